@@ -1,0 +1,53 @@
+# Two commands: `make math` runs the main job on the embedded default, `make test` passes the tests.
+# Both create .venv when it is missing and install what they need; nothing else is required.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: math smoke test test-all lint types clean help
+
+help:
+	@echo "make math      seedling -> corpus -> pretrain -> sft -> rl -> evaluate -> release (under 10 minutes, 2 cores)"
+	@echo "make smoke     the same line in its smallest size (under 90 seconds)"
+	@echo "make test      the fast tests"
+	@echo "make test-all  all tests that need no GPU"
+	@echo "make lint      ruff; make types: mypy"
+
+math: $(RUN_STAMP)
+	$(BIN)/derive math
+
+smoke: $(RUN_STAMP)
+	$(BIN)/derive math --preset math/smoke
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: $(DEV_STAMP)
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+
+types: $(DEV_STAMP)
+	$(BIN)/mypy
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11; run make PYTHON=python3.11 (or newer)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone, so that no other requirement can pull another build of it.
+$(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(DEV_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .derive build *.egg-info

@@ -1,0 +1,323 @@
+"""What a derivative is made of: the `Recipe` and one frozen model per stage kind.
+
+A recipe is data. It is read from a YAML preset by `configs.load`, checked here, and handed stage by
+stage to the stage commands (`configs.stage`). Unknown keys, wrong types and dangling stage references
+are rejected. Every field's description says its unit and its effect; `derive show` prints them.
+
+Nothing here imports torch or prefect.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+STAGE_KINDS = ("corpus", "pretrain", "sft", "rl", "evaluate", "release")
+MODEL_KINDS = ("pretrain", "sft", "rl")
+"""Stage kinds whose folder holds a model under `model/`."""
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+StageId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+
+
+class Frozen(BaseModel):
+    """Base of all configuration: immutable, unknown keys rejected, no silent type coercion of strings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class TaskSource(Frozen):
+    """A draw of problems from a named task set (`verifiers/tasks`) or from the user's own JSONL."""
+
+    name: str = Field(description="Task set (`gsm8k`, `math500`, `asdiv`, `reasoning_gym/chain_sum`, ...) or a "
+                      "path ending in .jsonl whose lines are {\"prompt\": ..., \"answer\": ...}.")
+    split: Literal["train", "heldout", "test", "all"] = Field(
+        "train", description="Part of the set. Procedural sets are split by the hash of the normalised question "
+        "text, so train and heldout can never share a question, whatever the seed.")
+    count: PositiveInt | None = Field(None, description="Problems to draw; empty takes all (procedural sets need it).")
+    params: dict[str, Any] = Field(default_factory=dict, description="Settings of a procedural generator, "
+                                   "e.g. {max_terms: 3}. Unknown names are rejected by the generator.")
+    seed: int = Field(0, description="Seed of the draw.")
+
+
+class CorpusSource(Frozen):
+    """One source of a corpus and its share."""
+
+    name: str = Field(description="`python_stdlib`, `sympy_examples`, a task set with worked solutions "
+                      "(`reasoning_gym/...`, `gsm8k`), a catalogue data set, or a path ending in .jsonl.")
+    split: Literal["train", "heldout", "test", "all"] = Field("train", description="Part of the source.")
+    weight: PositiveFloat = Field(1.0, description="Share of this source in the mixture, in tokens (relative).")
+    count: PositiveInt | None = Field(None, description="Documents to draw at most; procedural sources need it.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Settings of a procedural generator.")
+    seed: int = Field(0, description="Seed of a procedural draw.")
+
+
+class StageBase(Frozen):
+    """What every stage has."""
+
+    id: StageId = Field(description="Name by which later stages and overrides refer to this stage.")
+
+
+class Optimization(Frozen):
+    """Fields that the training stages share (AdamW over FP32 masters)."""
+
+    learning_rate: PositiveFloat = Field(description="Peak learning rate of AdamW.")
+    min_lr_fraction: Fraction = Field(0.1, description="Final learning rate as a fraction of the peak.")
+    schedule: Literal["cosine", "wsd", "constant"] = Field(
+        "cosine", description="Learning-rate schedule after warm-up; wsd decays linearly over the last fifth.")
+    warmup_fraction: Fraction = Field(0.05, description="Share of the steps over which the learning rate rises from 0.")
+    weight_decay: NonNegativeFloat = Field(0.0, description="Decoupled weight decay of matrices (not of norms and biases).")
+    beta1: Fraction = Field(0.9, description="Decay of AdamW's first moment.")
+    beta2: Fraction = Field(0.95, description="Decay of AdamW's second moment.")
+    max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are scaled down to this global L2 norm.")
+    micro_batch_tokens: PositiveInt = Field(8192, description="Tokens in one packed row (forward and backward pass); "
+                                            "bounds memory, changes results only by rounding.")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Type of the working weights and activations; "
+                                               "masters and optimizer state are always FP32.")
+    checkpoint_every: PositiveInt = Field(50, description="Steps between checkpoints; at most this much work is lost.")
+
+
+class CorpusStage(StageBase):
+    """Sources to clean data: packed tokens, supervised examples, or problems with gold answers."""
+
+    kind: Literal["corpus"] = "corpus"
+    output: Literal["tokens", "examples", "problems"] = Field(
+        description="tokens: documents tokenised and packed for pretraining. examples: prompt and completion for "
+        "SFT. problems: prompt and gold answer for RL.")
+    sources: tuple[CorpusSource, ...] = Field(min_length=1, description="Sources in order of precedence for duplicates.")
+    num_tokens: PositiveInt | None = Field(None, description="Token budget of the mixture (output tokens only); the "
+                                           "achieved count per source is recorded beside the asked one.")
+    sequence_length: PositiveInt = Field(512, description="Longest packed document in tokens; longer ones are split "
+                                         "(tokens) or dropped with a named reason (examples).")
+    deduplicate: bool = Field(True, description="Drop exact duplicates (by normalised text), first one wins.")
+    decontaminate: tuple[TaskSource, ...] = Field(
+        (), description="Benchmarks that must not be seen: natural ones by 13-gram overlap, short items and "
+        "procedural ones by exact normalised question.")
+    ngram: PositiveInt = Field(13, description="Words in the n-gram of the decontamination of natural benchmarks.")
+
+
+class PretrainStage(StageBase, Optimization):
+    """Continued pretraining on packed tokens; every token is trained on."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    model: str | None = Field(None, description="Stage id or `base`; empty takes the nearest earlier model.")
+    data: tuple[StageId, ...] = Field(min_length=1, description="Corpus stages with output tokens.")
+    num_tokens: PositiveInt = Field(description="Tokens to train on; the data is repeated in a new order if shorter.")
+    batch_tokens: PositiveInt = Field(16384, description="Tokens in one optimizer step.")
+
+
+class SftStage(StageBase, Optimization):
+    """Supervised fine-tuning on prompt and completion; loss on completions only."""
+
+    kind: Literal["sft"] = "sft"
+    model: str | None = Field(None, description="Stage id or `base`; empty takes the nearest earlier model.")
+    data: tuple[str, ...] = Field(min_length=1, description="Corpus stages with output examples, or paths of JSONL "
+                                  "files with `prompt`/`completion` or `messages`.")
+    epochs: PositiveFloat = Field(1.0, description="Passes over the examples, each in a new order.")
+    batch_examples: PositiveInt = Field(64, description="Examples in one optimizer step.")
+    max_length: PositiveInt = Field(1024, description="Tokens of prompt and completion; longer examples are dropped and counted.")
+    system: str | None = Field(None, description="System prompt put before every conversation that has none.")
+
+
+class Sampling(Frozen):
+    """How completions are drawn."""
+
+    temperature: NonNegativeFloat = Field(1.0, description="Softmax temperature; 0 is greedy.")
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="Nucleus: smallest set with this probability.")
+    top_k: Annotated[int, Field(ge=0)] = Field(0, description="Keep the k most likely tokens; 0 keeps all.")
+    max_new_tokens: PositiveInt = Field(128, description="Tokens after which a completion is cut (finish reason `length`).")
+
+
+class RlStage(StageBase, Optimization):
+    """Reinforcement learning from verifier rewards (GRPO) with in-process rollouts."""
+
+    kind: Literal["rl"] = "rl"
+    model: str | None = Field(None, description="Stage id or `base`; empty takes the nearest earlier model.")
+    data: tuple[str, ...] = Field(min_length=1, description="Corpus stages with output problems, or paths of JSONL "
+                                  "files with `prompt` and `answer`.")
+    loss: Literal["grpo", "dapo"] = Field("grpo", description="Policy loss: grpo averages over tokens of each completion, "
+                                          "then completions; dapo averages over all tokens of the step.")
+    verifier: str = Field("math", description="Verifier that gives the reward (registry name).")
+    steps: PositiveInt = Field(description="Optimizer phases: one rollout batch each.")
+    prompts_per_step: PositiveInt = Field(32, description="Distinct problems in a rollout batch.")
+    group_size: Annotated[int, Field(ge=2)] = Field(8, description="Completions per problem; the advantage is relative to them.")
+    updates_per_step: PositiveInt = Field(1, description="Optimizer updates per rollout batch; 1 is exactly on-policy.")
+    sampling: Sampling = Field(Sampling(), description="How rollouts are drawn.")
+    clip_low: Fraction = Field(0.2, description="Lower clip of the probability ratio (1 - clip_low).")
+    clip_high: NonNegativeFloat = Field(0.28, description="Upper clip of the probability ratio (1 + clip_high).")
+    kl_coefficient: NonNegativeFloat = Field(0.0, description="Weight of the k3 KL to the starting model; 0 keeps no reference.")
+    scale_advantages: bool = Field(True, description="Divide advantages by the group's standard deviation (GRPO); off is Dr. GRPO.")
+    truncated: Literal["mask", "wrong"] = Field("wrong", description="A completion cut at max_new_tokens is masked from the "
+                                                "loss, or scored 0.")
+    curriculum: bool = Field(True, description="Draw problems that were neither always nor never solved more often.")
+    system: str | None = Field(None, description="System prompt of every rollout.")
+    max_no_verdict: Fraction = Field(0.05, description="The stage stops when more than this share of verdicts is missing.")
+
+
+class EvaluateStage(StageBase):
+    """Models side by side on held-out tasks, each figure with an interval."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    models: tuple[str, ...] = Field(min_length=1, description="Stage ids or `base`, in the table's order; the first is "
+                                    "what the others are compared with, the last is what is released.")
+    tasks: tuple[TaskSource, ...] = Field(min_length=1, description="Held-out problems.")
+    judge: str | None = Field(None, description="Verifier that judges; empty takes each task set's own.")
+    sampling: Sampling = Field(Sampling(), description="How the k samples of pass@k are drawn; greedy pass@1 ignores "
+                               "all but max_new_tokens.")
+    num_samples: Annotated[int, Field(ge=0)] = Field(0, description="Samples per problem for unbiased pass@k; 0 skips it.")
+    num_sampled_problems: PositiveInt | None = Field(None, description="Problems (the first ones) sampled for pass@k; empty is all.")
+    few_shot: Annotated[int, Field(ge=0)] = Field(4, description="Solved examples before each problem for the base model, "
+                                                  "in the best of its formats (plain few-shot and chat are both tried).")
+    few_shot_tasks: tuple[TaskSource, ...] = Field((), description="Where few-shot examples come from (train split); "
+                                                   "empty takes the tasks' own train split.")
+    heldout_text: tuple[CorpusSource, ...] = Field((), description="Texts for bits per byte, which shows what was forgotten.")
+    system: str | None = Field(None, description="System prompt for chat models.")
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="Level of all intervals.")
+
+
+class Gate(Frozen):
+    """One condition of release."""
+
+    metric: Literal["pass@1", "pass@k", "bits_per_byte"] = Field(description="What is compared.")
+    against: str = Field("base", description="Stage id or `base` that the released model is compared with.")
+    min_gain: float = Field(0.0, description="The interval's lower end of the gain must exceed this (accuracy: fraction; "
+                            "bits per byte: a fall counts as a gain, so -0.5 allows a rise of 0.5).")
+
+
+class ReleaseStage(StageBase):
+    """Gates, then a Hugging Face folder with a model card, or a named refusal."""
+
+    kind: Literal["release"] = "release"
+    model: str | None = Field(None, description="Stage id of what is released; empty takes the nearest earlier model.")
+    evaluation: StageId = Field(description="Evaluate stage whose figures the gates read.")
+    gates: tuple[Gate, ...] = Field((), description="All must hold; otherwise nothing is released and the command says why.")
+    name: str = Field(description="Name of the derivative on its card.")
+    system: str | None = Field(None, description="System prompt written into the chat template's default, if any.")
+
+
+Stage = Annotated[
+    CorpusStage | PretrainStage | SftStage | RlStage | EvaluateStage | ReleaseStage,
+    Field(discriminator="kind"),
+]
+
+
+class Expected(Frozen):
+    """A published or measured figure that the preset should reach."""
+
+    metric: str = Field(description="Which figure, on which data.")
+    value: float = Field(description="Its value.")
+    source: str = Field(description="Paper section, or docs/benchmarks.md for our own.")
+
+
+class Recipe(Frozen):
+    """From a base checkpoint to a released derivative, as a list of stages read top to bottom."""
+
+    name: str = Field(description="Preset name, e.g. math/tiny.")
+    title: str = Field(description="One line for a form or a table.")
+    description: str = Field("", description="What it builds, from what, for whom; Markdown.")
+    status: Literal["released", "stepped at true shape", "validated only"] = Field(
+        description="What has really been run: to a release, a few steps at the true shape, or only checked.")
+    expected: tuple[Expected, ...] = Field((), description="Figures this preset should reach, with their source.")
+    base: str = Field("seedling", description="Checkpoint to start from: seedling, a local folder, or a hub id.")
+    base_revision: str | None = Field(None, description="Commit of the hub checkpoint; empty is recorded at first download.")
+    seed: int = Field(0, description="Seed of every random choice of the run.")
+    stages: tuple[Stage, ...] = Field(min_length=1, description="Stages, top to bottom.")
+
+    @model_validator(mode="after")
+    def _references_resolve(self) -> Recipe:
+        check_references(self)
+        return self
+
+    def stage(self, stage_id: str) -> Stage:
+        """The stage with this id; KeyError if there is none."""
+        for stage in self.stages:
+            if stage.id == stage_id:
+                return stage
+        raise KeyError(stage_id)
+
+
+def stage_inputs(recipe: Recipe, stage: Stage) -> tuple[str, ...]:
+    """Names of what a stage reads, in order, without repeats: stage ids, or `base`. Paths are not listed."""
+    earlier = _earlier(recipe, stage)
+    names: list[str] = []
+    if isinstance(stage, CorpusStage):
+        names = ["base"] if stage.output != "problems" else []  # the base's tokenizer counts and packs
+    elif isinstance(stage, EvaluateStage):
+        names = [*stage.models, "base"]
+    else:
+        names = [resolved_model(recipe, stage)]
+        if isinstance(stage, ReleaseStage):
+            names += ["base", stage.evaluation]
+        else:
+            names += [ref for ref in stage.data if not ref.endswith(".jsonl")]
+    known = [*earlier, "base"]
+    return tuple(dict.fromkeys(name for name in names if name in known))
+
+
+def resolved_model(recipe: Recipe, stage: PretrainStage | SftStage | RlStage | ReleaseStage) -> str:
+    """The model a stage starts from: what it names, else the nearest earlier stage that made one, else `base`."""
+    if stage.model is not None:
+        return stage.model
+    for other in reversed(list(_earlier(recipe, stage).values())):
+        if other.kind in MODEL_KINDS:
+            return other.id
+    return "base"
+
+
+def _earlier(recipe: Recipe, stage: Stage) -> dict[str, Stage]:
+    ids = [other.id for other in recipe.stages]
+    return {other.id: other for other in recipe.stages[: ids.index(stage.id)]}
+
+
+def check_references(recipe: Recipe) -> None:
+    """Every reference names an earlier stage of the right kind. Raises ValueError with path, value and choices."""
+    import difflib
+
+    def fail(path: str, value: str, allowed: list[str]) -> None:
+        near = difflib.get_close_matches(value, allowed, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{path}: {value!r} names no earlier stage that fits; allowed: {', '.join(allowed) or 'none'}{hint}")
+
+    seen: dict[str, Stage] = {}
+    for stage in recipe.stages:
+        if stage.id in seen or stage.id == "base":
+            raise ValueError(f"stages.{stage.id}.id: {stage.id!r} is used twice (or is the reserved name base); rename one")
+        models = ["base", *(s.id for s in seen.values() if s.kind in MODEL_KINDS)]
+        outputs = {
+            "pretrain": "tokens", "sft": "examples", "rl": "problems",
+        }
+        if isinstance(stage, (PretrainStage, SftStage, RlStage, ReleaseStage)) and stage.model is not None and stage.model not in models:
+            fail(f"stages.{stage.id}.model", stage.model, models)
+        if isinstance(stage, (PretrainStage, SftStage, RlStage)):
+            fitting = [s.id for s in seen.values() if isinstance(s, CorpusStage) and s.output == outputs[stage.kind]]
+            for ref in stage.data:
+                if ref not in fitting and not (ref.endswith(".jsonl") and stage.kind != "pretrain"):
+                    fail(f"stages.{stage.id}.data", ref, fitting)
+        if isinstance(stage, EvaluateStage):
+            for ref in stage.models:
+                if ref not in models:
+                    fail(f"stages.{stage.id}.models", ref, models)
+        if isinstance(stage, ReleaseStage):
+            evaluations = {s.id: s for s in seen.values() if isinstance(s, EvaluateStage)}
+            if stage.evaluation not in evaluations:
+                fail(f"stages.{stage.id}.evaluation", stage.evaluation, list(evaluations))
+            compared = list(evaluations[stage.evaluation].models)
+            for gate in stage.gates:
+                if gate.against not in compared:
+                    fail(f"stages.{stage.id}.gates.against", gate.against, compared)
+        seen[stage.id] = stage
+
+
+class Machine(Frozen):
+    """A launch profile: how a stage runs, never what it computes beyond stated rounding."""
+
+    name: str = Field(description="Profile name: cpu, one-gpu, eight-gpu.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where tensors live.")
+    num_processes: PositiveInt = Field(1, description="Ranks; more than one runs under `accelerate launch`.")
+    num_threads: PositiveInt | None = Field(None, description="CPU threads of torch per process; empty takes all cores. "
+                                            "Bit-exact resume needs the same number.")
+    num_verifier_workers: PositiveInt = Field(2, description="Killable verifier processes per rank.")
+    launcher: tuple[str, ...] = Field((), description="Words put before the stage command, e.g. accelerate launch ...; "
+                                      "empty runs plain python -m.")
