@@ -10,3 +10,9 @@ class UserError(ValueError):
 
 class RetryableError(RuntimeError):
     """Something that may pass by itself (a lost mirror, a busy device). Exit 75; the flow tries again."""
+
+
+def printable(name: str, limit: int = 60) -> str:
+    """A name for a message of one line: as it is, or in quotes with escapes when it would break the line."""
+    shown = name if name.isprintable() else repr(name)
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."

@@ -9,6 +9,8 @@ Nothing here imports torch or prefect.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
@@ -19,6 +21,8 @@ MODEL_KINDS = ("pretrain", "sft", "rl")
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 StageId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 
@@ -31,27 +35,42 @@ class Frozen(BaseModel):
 class TaskSource(Frozen):
     """A draw of problems from a named task set (`verifiers/tasks`) or from the user's own JSONL."""
 
-    name: str = Field(description="Task set (`gsm8k`, `math500`, `asdiv`, `reasoning_gym/chain_sum`, ...) or a "
-                      "path ending in .jsonl whose lines are {\"prompt\": ..., \"answer\": ...}.")
+    name: str = Field(
+        description="Task set (`gsm8k`, `math500`, `asdiv`, `reasoning_gym/chain_sum`, ...) or a "
+        'path ending in .jsonl whose lines are {"prompt": ..., "answer": ...}.'
+    )
     split: Literal["train", "heldout", "test", "all"] = Field(
-        "train", description="Part of the set. Procedural sets are split by the hash of the normalised question "
-        "text, so train and heldout can never share a question, whatever the seed.")
-    count: PositiveInt | None = Field(None, description="Problems to draw; empty takes all (procedural sets need it).")
-    params: dict[str, Any] = Field(default_factory=dict, description="Settings of a procedural generator, "
-                                   "e.g. {max_terms: 3}. Unknown names are rejected by the generator.")
-    seed: int = Field(0, description="Seed of the draw.")
+        default="train",
+        description="Part of the set. Procedural sets are split by the hash of the normalised question "
+        "text, so train and heldout can never share a question, whatever the seed.",
+    )
+    count: PositiveInt | None = Field(
+        default=None, description="Problems to draw; empty takes all (procedural sets need it)."
+    )
+    params: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Settings of a procedural generator, "
+        "e.g. {max_terms: 3}. Unknown names are rejected by the generator.",
+    )
+    seed: Seed = Field(default=0, description="Seed of the draw.")
 
 
 class CorpusSource(Frozen):
     """One source of a corpus and its share."""
 
-    name: str = Field(description="`python_stdlib`, `sympy_examples`, a task set with worked solutions "
-                      "(`reasoning_gym/...`, `gsm8k`), a catalogue data set, or a path ending in .jsonl.")
-    split: Literal["train", "heldout", "test", "all"] = Field("train", description="Part of the source.")
-    weight: PositiveFloat = Field(1.0, description="Share of this source in the mixture, in tokens (relative).")
-    count: PositiveInt | None = Field(None, description="Documents to draw at most; procedural sources need it.")
+    name: str = Field(
+        description="`python_stdlib`, `sympy_examples`, a task set with worked solutions "
+        "(`reasoning_gym/...`, `gsm8k`), a catalogue data set, or a path ending in .jsonl."
+    )
+    split: Literal["train", "heldout", "test", "all"] = Field(default="train", description="Part of the source.")
+    weight: PositiveFloat = Field(
+        default=1.0, description="Share of this source in the mixture, in tokens (relative)."
+    )
+    count: PositiveInt | None = Field(
+        default=None, description="Documents to draw at most; procedural sources need it."
+    )
     params: dict[str, Any] = Field(default_factory=dict, description="Settings of a procedural generator.")
-    seed: int = Field(0, description="Seed of a procedural draw.")
+    seed: Seed = Field(default=0, description="Seed of a procedural draw.")
 
 
 class StageBase(Frozen):
@@ -64,19 +83,31 @@ class Optimization(Frozen):
     """Fields that the training stages share (AdamW over FP32 masters)."""
 
     learning_rate: PositiveFloat = Field(description="Peak learning rate of AdamW.")
-    min_lr_fraction: Fraction = Field(0.1, description="Final learning rate as a fraction of the peak.")
+    min_lr_fraction: Fraction = Field(default=0.1, description="Final learning rate as a fraction of the peak.")
     schedule: Literal["cosine", "wsd", "constant"] = Field(
-        "cosine", description="Learning-rate schedule after warm-up; wsd decays linearly over the last fifth.")
-    warmup_fraction: Fraction = Field(0.05, description="Share of the steps over which the learning rate rises from 0.")
-    weight_decay: NonNegativeFloat = Field(0.0, description="Decoupled weight decay of matrices (not of norms and biases).")
-    beta1: Fraction = Field(0.9, description="Decay of AdamW's first moment.")
-    beta2: Fraction = Field(0.95, description="Decay of AdamW's second moment.")
-    max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are scaled down to this global L2 norm.")
-    micro_batch_tokens: PositiveInt = Field(8192, description="Tokens in one packed row (forward and backward pass); "
-                                            "bounds memory, changes results only by rounding.")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="Type of the working weights and activations; "
-                                               "masters and optimizer state are always FP32.")
-    checkpoint_every: PositiveInt = Field(50, description="Steps between checkpoints; at most this much work is lost.")
+        default="cosine", description="Learning-rate schedule after warm-up; wsd decays linearly over the last fifth."
+    )
+    warmup_fraction: Fraction = Field(
+        default=0.05, description="Share of the steps over which the learning rate rises from 0."
+    )
+    weight_decay: NonNegativeFloat = Field(
+        default=0.0, description="Decoupled weight decay of matrices (not of norms and biases)."
+    )
+    beta1: Decay = Field(default=0.9, description="Decay of AdamW's first moment.")
+    beta2: Decay = Field(default=0.95, description="Decay of AdamW's second moment.")
+    max_grad_norm: PositiveFloat = Field(default=1.0, description="Gradients are scaled down to this global L2 norm.")
+    micro_batch_tokens: PositiveInt = Field(
+        default=8192,
+        description="Tokens in one packed row (forward and backward pass); "
+        "bounds memory, changes results only by rounding.",
+    )
+    precision: Literal["bf16", "fp32"] = Field(
+        default="bf16",
+        description="Type of the working weights and activations; masters and optimizer state are always FP32.",
+    )
+    checkpoint_every: PositiveInt = Field(
+        default=50, description="Steps between checkpoints; at most this much work is lost."
+    )
 
 
 class CorpusStage(StageBase):
@@ -85,116 +116,183 @@ class CorpusStage(StageBase):
     kind: Literal["corpus"] = "corpus"
     output: Literal["tokens", "examples", "problems"] = Field(
         description="tokens: documents tokenised and packed for pretraining. examples: prompt and completion for "
-        "SFT. problems: prompt and gold answer for RL.")
-    sources: tuple[CorpusSource, ...] = Field(min_length=1, description="Sources in order of precedence for duplicates.")
-    num_tokens: PositiveInt | None = Field(None, description="Token budget of the mixture (output tokens only); the "
-                                           "achieved count per source is recorded beside the asked one.")
-    sequence_length: PositiveInt = Field(512, description="Longest packed document in tokens; longer ones are split "
-                                         "(tokens) or dropped with a named reason (examples).")
-    deduplicate: bool = Field(True, description="Drop exact duplicates (by normalised text), first one wins.")
+        "SFT. problems: prompt and gold answer for RL."
+    )
+    sources: tuple[CorpusSource, ...] = Field(
+        min_length=1, description="Sources in order of precedence for duplicates."
+    )
+    num_tokens: PositiveInt | None = Field(
+        default=None,
+        description="Token budget of the mixture (output tokens only); the "
+        "achieved count per source is recorded beside the asked one.",
+    )
+    sequence_length: PositiveInt = Field(
+        default=512,
+        description="Longest packed document in tokens; longer ones are split "
+        "(tokens) or dropped with a named reason (examples).",
+    )
+    deduplicate: bool = Field(default=True, description="Drop exact duplicates (by normalised text), first one wins.")
     decontaminate: tuple[TaskSource, ...] = Field(
-        (), description="Benchmarks that must not be seen: natural ones by 13-gram overlap, short items and "
-        "procedural ones by exact normalised question.")
-    ngram: PositiveInt = Field(13, description="Words in the n-gram of the decontamination of natural benchmarks.")
+        default=(),
+        description="Benchmarks that must not be seen: natural ones by 13-gram overlap, short items and "
+        "procedural ones by exact normalised question.",
+    )
+    ngram: PositiveInt = Field(
+        default=13, description="Words in the n-gram of the decontamination of natural benchmarks."
+    )
 
 
 class PretrainStage(StageBase, Optimization):
     """Continued pretraining on packed tokens; every token is trained on."""
 
     kind: Literal["pretrain"] = "pretrain"
-    model: str | None = Field(None, description="Stage id or `base`; empty takes the nearest earlier model.")
+    model: str | None = Field(default=None, description="Stage id or `base`; empty takes the nearest earlier model.")
     data: tuple[StageId, ...] = Field(min_length=1, description="Corpus stages with output tokens.")
     num_tokens: PositiveInt = Field(description="Tokens to train on; the data is repeated in a new order if shorter.")
-    batch_tokens: PositiveInt = Field(16384, description="Tokens in one optimizer step.")
+    batch_tokens: PositiveInt = Field(default=16384, description="Tokens in one optimizer step.")
 
 
 class SftStage(StageBase, Optimization):
     """Supervised fine-tuning on prompt and completion; loss on completions only."""
 
     kind: Literal["sft"] = "sft"
-    model: str | None = Field(None, description="Stage id or `base`; empty takes the nearest earlier model.")
-    data: tuple[str, ...] = Field(min_length=1, description="Corpus stages with output examples, or paths of JSONL "
-                                  "files with `prompt`/`completion` or `messages`.")
-    epochs: PositiveFloat = Field(1.0, description="Passes over the examples, each in a new order.")
-    batch_examples: PositiveInt = Field(64, description="Examples in one optimizer step.")
-    max_length: PositiveInt = Field(1024, description="Tokens of prompt and completion; longer examples are dropped and counted.")
-    system: str | None = Field(None, description="System prompt put before every conversation that has none.")
+    model: str | None = Field(default=None, description="Stage id or `base`; empty takes the nearest earlier model.")
+    data: tuple[str, ...] = Field(
+        min_length=1,
+        description="Corpus stages with output examples, or paths of JSONL "
+        "files with `prompt`/`completion` or `messages`.",
+    )
+    epochs: PositiveFloat = Field(default=1.0, description="Passes over the examples, each in a new order.")
+    batch_examples: PositiveInt = Field(default=64, description="Examples in one optimizer step.")
+    max_length: PositiveInt = Field(
+        default=1024, description="Tokens of prompt and completion; longer examples are dropped and counted."
+    )
+    system: str | None = Field(default=None, description="System prompt put before every conversation that has none.")
 
 
 class Sampling(Frozen):
     """How completions are drawn."""
 
-    temperature: NonNegativeFloat = Field(1.0, description="Softmax temperature; 0 is greedy.")
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="Nucleus: smallest set with this probability.")
-    top_k: Annotated[int, Field(ge=0)] = Field(0, description="Keep the k most likely tokens; 0 keeps all.")
-    max_new_tokens: PositiveInt = Field(128, description="Tokens after which a completion is cut (finish reason `length`).")
+    temperature: NonNegativeFloat = Field(default=1.0, description="Softmax temperature; 0 is greedy.")
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=1.0, description="Nucleus: smallest set with this probability."
+    )
+    top_k: Annotated[int, Field(ge=0)] = Field(default=0, description="Keep the k most likely tokens; 0 keeps all.")
+    max_new_tokens: PositiveInt = Field(
+        default=128, description="Tokens after which a completion is cut (finish reason `length`)."
+    )
 
 
 class RlStage(StageBase, Optimization):
     """Reinforcement learning from verifier rewards (GRPO) with in-process rollouts."""
 
     kind: Literal["rl"] = "rl"
-    model: str | None = Field(None, description="Stage id or `base`; empty takes the nearest earlier model.")
-    data: tuple[str, ...] = Field(min_length=1, description="Corpus stages with output problems, or paths of JSONL "
-                                  "files with `prompt` and `answer`.")
-    loss: Literal["grpo", "dapo"] = Field("grpo", description="Policy loss: grpo averages over tokens of each completion, "
-                                          "then completions; dapo averages over all tokens of the step.")
-    verifier: str = Field("math", description="Verifier that gives the reward (registry name).")
+    model: str | None = Field(default=None, description="Stage id or `base`; empty takes the nearest earlier model.")
+    data: tuple[str, ...] = Field(
+        min_length=1,
+        description="Corpus stages with output problems, or paths of JSONL files with `prompt` and `answer`.",
+    )
+    loss: Literal["grpo", "dapo"] = Field(
+        default="grpo",
+        description="Policy loss: grpo averages over tokens of each completion, "
+        "then completions; dapo averages over all tokens of the step.",
+    )
+    verifier: str = Field(default="math", description="Verifier that gives the reward (registry name).")
     steps: PositiveInt = Field(description="Optimizer phases: one rollout batch each.")
-    prompts_per_step: PositiveInt = Field(32, description="Distinct problems in a rollout batch.")
-    group_size: Annotated[int, Field(ge=2)] = Field(8, description="Completions per problem; the advantage is relative to them.")
-    updates_per_step: PositiveInt = Field(1, description="Optimizer updates per rollout batch; 1 is exactly on-policy.")
-    sampling: Sampling = Field(Sampling(), description="How rollouts are drawn.")
-    clip_low: Fraction = Field(0.2, description="Lower clip of the probability ratio (1 - clip_low).")
-    clip_high: NonNegativeFloat = Field(0.28, description="Upper clip of the probability ratio (1 + clip_high).")
-    kl_coefficient: NonNegativeFloat = Field(0.0, description="Weight of the k3 KL to the starting model; 0 keeps no reference.")
-    scale_advantages: bool = Field(True, description="Divide advantages by the group's standard deviation (GRPO); off is Dr. GRPO.")
-    truncated: Literal["mask", "wrong"] = Field("wrong", description="A completion cut at max_new_tokens is masked from the "
-                                                "loss, or scored 0.")
-    curriculum: bool = Field(True, description="Draw problems that were neither always nor never solved more often.")
-    system: str | None = Field(None, description="System prompt of every rollout.")
-    max_no_verdict: Fraction = Field(0.05, description="The stage stops when more than this share of verdicts is missing.")
+    prompts_per_step: PositiveInt = Field(default=32, description="Distinct problems in a rollout batch.")
+    group_size: Annotated[int, Field(ge=2)] = Field(
+        default=8, description="Completions per problem; the advantage is relative to them."
+    )
+    updates_per_step: PositiveInt = Field(
+        default=1, description="Optimizer updates per rollout batch; 1 is exactly on-policy."
+    )
+    sampling: Sampling = Field(default=Sampling(), description="How rollouts are drawn.")
+    clip_low: Fraction = Field(default=0.2, description="Lower clip of the probability ratio (1 - clip_low).")
+    clip_high: NonNegativeFloat = Field(
+        default=0.28, description="Upper clip of the probability ratio (1 + clip_high)."
+    )
+    kl_coefficient: NonNegativeFloat = Field(
+        default=0.0, description="Weight of the k3 KL to the starting model; 0 keeps no reference."
+    )
+    scale_advantages: bool = Field(
+        default=True, description="Divide advantages by the group's standard deviation (GRPO); off is Dr. GRPO."
+    )
+    truncated: Literal["mask", "wrong"] = Field(
+        default="wrong", description="A completion cut at max_new_tokens is masked from the loss, or scored 0."
+    )
+    curriculum: bool = Field(
+        default=True, description="Draw problems that were neither always nor never solved more often."
+    )
+    system: str | None = Field(default=None, description="System prompt of every rollout.")
+    max_no_verdict: Fraction = Field(
+        default=0.05, description="The stage stops when more than this share of verdicts is missing."
+    )
 
 
 class EvaluateStage(StageBase):
     """Models side by side on held-out tasks, each figure with an interval."""
 
     kind: Literal["evaluate"] = "evaluate"
-    models: tuple[str, ...] = Field(min_length=1, description="Stage ids or `base`, in the table's order; the first is "
-                                    "what the others are compared with, the last is what is released.")
+    models: tuple[str, ...] = Field(
+        min_length=1,
+        description="Stage ids or `base`, in the table's order; the first is "
+        "what the others are compared with, the last is what is released.",
+    )
     tasks: tuple[TaskSource, ...] = Field(min_length=1, description="Held-out problems.")
-    judge: str | None = Field(None, description="Verifier that judges; empty takes each task set's own.")
-    sampling: Sampling = Field(Sampling(), description="How the k samples of pass@k are drawn; greedy pass@1 ignores "
-                               "all but max_new_tokens.")
-    num_samples: Annotated[int, Field(ge=0)] = Field(0, description="Samples per problem for unbiased pass@k; 0 skips it.")
-    num_sampled_problems: PositiveInt | None = Field(None, description="Problems (the first ones) sampled for pass@k; empty is all.")
-    few_shot: Annotated[int, Field(ge=0)] = Field(4, description="Solved examples before each problem for the base model, "
-                                                  "in the best of its formats (plain few-shot and chat are both tried).")
-    few_shot_tasks: tuple[TaskSource, ...] = Field((), description="Where few-shot examples come from (train split); "
-                                                   "empty takes the tasks' own train split.")
-    heldout_text: tuple[CorpusSource, ...] = Field((), description="Texts for bits per byte, which shows what was forgotten.")
-    system: str | None = Field(None, description="System prompt for chat models.")
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="Level of all intervals.")
+    judge: str | None = Field(default=None, description="Verifier that judges; empty takes each task set's own.")
+    sampling: Sampling = Field(
+        default=Sampling(),
+        description="How the k samples of pass@k are drawn; greedy pass@1 ignores all but max_new_tokens.",
+    )
+    num_samples: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Samples per problem for unbiased pass@k; 0 skips it."
+    )
+    num_sampled_problems: PositiveInt | None = Field(
+        default=None, description="Problems (the first ones) sampled for pass@k; empty is all."
+    )
+    few_shot: Annotated[int, Field(ge=0)] = Field(
+        default=4,
+        description="Solved examples before each problem for the base model, "
+        "in the best of its formats (plain few-shot and chat are both tried).",
+    )
+    few_shot_tasks: tuple[TaskSource, ...] = Field(
+        default=(),
+        description="Where few-shot examples come from (train split); empty takes the tasks' own train split.",
+    )
+    heldout_text: tuple[CorpusSource, ...] = Field(
+        default=(), description="Texts for bits per byte, which shows what was forgotten."
+    )
+    system: str | None = Field(default=None, description="System prompt for chat models.")
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(default=0.95, description="Level of all intervals.")
 
 
 class Gate(Frozen):
     """One condition of release."""
 
     metric: Literal["pass@1", "pass@k", "bits_per_byte"] = Field(description="What is compared.")
-    against: str = Field("base", description="Stage id or `base` that the released model is compared with.")
-    min_gain: float = Field(0.0, description="The interval's lower end of the gain must exceed this (accuracy: fraction; "
-                            "bits per byte: a fall counts as a gain, so -0.5 allows a rise of 0.5).")
+    against: str = Field(default="base", description="Stage id or `base` that the released model is compared with.")
+    min_gain: float = Field(
+        default=0.0,
+        description="The interval's lower end of the gain must exceed this (accuracy: fraction; "
+        "bits per byte: a fall counts as a gain, so -0.5 allows a rise of 0.5).",
+    )
 
 
 class ReleaseStage(StageBase):
     """Gates, then a Hugging Face folder with a model card, or a named refusal."""
 
     kind: Literal["release"] = "release"
-    model: str | None = Field(None, description="Stage id of what is released; empty takes the nearest earlier model.")
+    model: str | None = Field(
+        default=None, description="Stage id of what is released; empty takes the nearest earlier model."
+    )
     evaluation: StageId = Field(description="Evaluate stage whose figures the gates read.")
-    gates: tuple[Gate, ...] = Field((), description="All must hold; otherwise nothing is released and the command says why.")
+    gates: tuple[Gate, ...] = Field(
+        default=(), description="All must hold; otherwise nothing is released and the command says why."
+    )
     name: str = Field(description="Name of the derivative on its card.")
-    system: str | None = Field(None, description="System prompt written into the chat template's default, if any.")
+    system: str | None = Field(
+        default=None, description="System prompt written into the chat template's default, if any."
+    )
 
 
 Stage = Annotated[
@@ -216,13 +314,20 @@ class Recipe(Frozen):
 
     name: str = Field(description="Preset name, e.g. math/tiny.")
     title: str = Field(description="One line for a form or a table.")
-    description: str = Field("", description="What it builds, from what, for whom; Markdown.")
+    description: str = Field(default="", description="What it builds, from what, for whom; Markdown.")
     status: Literal["released", "stepped at true shape", "validated only"] = Field(
-        description="What has really been run: to a release, a few steps at the true shape, or only checked.")
-    expected: tuple[Expected, ...] = Field((), description="Figures this preset should reach, with their source.")
-    base: str = Field("seedling", description="Checkpoint to start from: seedling, a local folder, or a hub id.")
-    base_revision: str | None = Field(None, description="Commit of the hub checkpoint; empty is recorded at first download.")
-    seed: int = Field(0, description="Seed of every random choice of the run.")
+        description="What has really been run: to a release, a few steps at the true shape, or only checked."
+    )
+    expected: tuple[Expected, ...] = Field(
+        default=(), description="Figures this preset should reach, with their source."
+    )
+    base: str = Field(
+        default="seedling", description="Checkpoint to start from: seedling, a local folder, or a hub id."
+    )
+    base_revision: str | None = Field(
+        default=None, description="Commit of the hub checkpoint; empty is recorded at first download."
+    )
+    seed: Seed = Field(default=0, description="Seed of every random choice of the run.")
     stages: tuple[Stage, ...] = Field(min_length=1, description="Stages, top to bottom.")
 
     @model_validator(mode="after")
@@ -271,53 +376,95 @@ def _earlier(recipe: Recipe, stage: Stage) -> dict[str, Stage]:
     return {other.id: other for other in recipe.stages[: ids.index(stage.id)]}
 
 
+DATA_OF = {"pretrain": "tokens", "sft": "examples", "rl": "problems"}
+"""What output of a corpus stage each training stage reads."""
+
+
 def check_references(recipe: Recipe) -> None:
     """Every reference names an earlier stage of the right kind. Raises ValueError with path, value and choices."""
-    import difflib
-
-    def fail(path: str, value: str, allowed: list[str]) -> None:
-        near = difflib.get_close_matches(value, allowed, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{path}: {value!r} names no earlier stage that fits; allowed: {', '.join(allowed) or 'none'}{hint}")
-
     seen: dict[str, Stage] = {}
     for stage in recipe.stages:
-        if stage.id in seen or stage.id == "base":
-            raise ValueError(f"stages.{stage.id}.id: {stage.id!r} is used twice (or is the reserved name base); rename one")
-        models = ["base", *(s.id for s in seen.values() if s.kind in MODEL_KINDS)]
-        outputs = {
-            "pretrain": "tokens", "sft": "examples", "rl": "problems",
-        }
-        if isinstance(stage, (PretrainStage, SftStage, RlStage, ReleaseStage)) and stage.model is not None and stage.model not in models:
-            fail(f"stages.{stage.id}.model", stage.model, models)
-        if isinstance(stage, (PretrainStage, SftStage, RlStage)):
-            fitting = [s.id for s in seen.values() if isinstance(s, CorpusStage) and s.output == outputs[stage.kind]]
-            for ref in stage.data:
-                if ref not in fitting and not (ref.endswith(".jsonl") and stage.kind != "pretrain"):
-                    fail(f"stages.{stage.id}.data", ref, fitting)
+        if stage.id in seen:
+            raise ValueError(f"{stage.id}.id: {stage.id!r} is used twice; allowed: one stage of that id; rename one")
+        if stage.id in Recipe.model_fields:  # an override such as seed=3 would be ambiguous
+            raise ValueError(
+                f"{stage.id}.id: {stage.id!r} is the name of a field of the recipe; allowed: any other name; "
+                "rename the stage"
+            )
         if isinstance(stage, EvaluateStage):
-            for ref in stage.models:
-                if ref not in models:
-                    fail(f"stages.{stage.id}.models", ref, models)
-        if isinstance(stage, ReleaseStage):
-            evaluations = {s.id: s for s in seen.values() if isinstance(s, EvaluateStage)}
-            if stage.evaluation not in evaluations:
-                fail(f"stages.{stage.id}.evaluation", stage.evaluation, list(evaluations))
-            compared = list(evaluations[stage.evaluation].models)
-            for gate in stage.gates:
-                if gate.against not in compared:
-                    fail(f"stages.{stage.id}.gates.against", gate.against, compared)
+            _check_names(f"{stage.id}.models", stage.models, _models(seen))
+        elif isinstance(stage, ReleaseStage):
+            _check_release(recipe, stage, seen)
+        elif not isinstance(stage, CorpusStage):
+            _check_training(stage, seen)
         seen[stage.id] = stage
+
+
+def _check_training(stage: PretrainStage | SftStage | RlStage, seen: dict[str, Stage]) -> None:
+    if stage.model is not None:
+        _check_names(f"{stage.id}.model", [stage.model], _models(seen))
+    fitting = [s.id for s in seen.values() if isinstance(s, CorpusStage) and s.output == DATA_OF[stage.kind]]
+    files_allowed = stage.kind != "pretrain"
+    named = [ref for ref in stage.data if not (files_allowed and ref.endswith(".jsonl"))]
+    _check_names(f"{stage.id}.data", named, fitting, f"names no earlier corpus with output {DATA_OF[stage.kind]}")
+    if isinstance(stage, RlStage) and stage.sampling.temperature == 0.0:
+        raise ValueError(
+            f"{stage.id}.sampling.temperature: 0 makes all completions of a group equal, so there is nothing to "
+            f"learn from; allowed: above 0; set {stage.id}.sampling.temperature=1.0"
+        )
+
+
+def _check_release(recipe: Recipe, stage: ReleaseStage, seen: dict[str, Stage]) -> None:
+    evaluations = {s.id: s for s in seen.values() if isinstance(s, EvaluateStage)}
+    if stage.model is not None:
+        _check_names(f"{stage.id}.model", [stage.model], _models(seen))
+    _check_names(f"{stage.id}.evaluation", [stage.evaluation], list(evaluations), "names no earlier evaluate stage")
+    measured = evaluations[stage.evaluation]
+    for name in ("base", resolved_model(recipe, stage)):
+        if name not in measured.models:
+            raise ValueError(
+                f"{measured.id}.models: {name!r} is missing, which {stage.id} needs; given: "
+                f"{', '.join(measured.models)}; add {name} to {measured.id}.models"
+            )
+    for index, gate in enumerate(stage.gates):
+        path, problem = f"{stage.id}.gates[{index}]", f"is not among the models of {measured.id}"
+        _check_names(f"{path}.against", [gate.against], list(measured.models), problem)
+        unmeasured = {"pass@k": measured.num_samples == 0, "bits_per_byte": not measured.heldout_text}
+        if unmeasured.get(gate.metric):
+            missing = "num_samples" if gate.metric == "pass@k" else "heldout_text"
+            raise ValueError(
+                f"{path}.metric: {gate.metric!r} is not measured by {measured.id}; allowed: pass@1; remove the gate "
+                f"or set {measured.id}.{missing}"
+            )
+
+
+def _models(seen: dict[str, Stage]) -> list[str]:
+    return ["base", *(stage.id for stage in seen.values() if stage.kind in MODEL_KINDS)]
+
+
+def _check_names(
+    path: str, values: Sequence[str], allowed: list[str], problem: str = "names no earlier stage with a model"
+) -> None:
+    for value in values:
+        if value not in allowed:
+            near = difflib.get_close_matches(value, allowed, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{path}: {value!r} {problem}{hint}; allowed: {', '.join(allowed) or 'none'}")
 
 
 class Machine(Frozen):
     """A launch profile: how a stage runs, never what it computes beyond stated rounding."""
 
     name: str = Field(description="Profile name: cpu, one-gpu, eight-gpu.")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="Where tensors live.")
-    num_processes: PositiveInt = Field(1, description="Ranks; more than one runs under `accelerate launch`.")
-    num_threads: PositiveInt | None = Field(None, description="CPU threads of torch per process; empty takes all cores. "
-                                            "Bit-exact resume needs the same number.")
-    num_verifier_workers: PositiveInt = Field(2, description="Killable verifier processes per rank.")
-    launcher: tuple[str, ...] = Field((), description="Words put before the stage command, e.g. accelerate launch ...; "
-                                      "empty runs plain python -m.")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where tensors live.")
+    num_processes: PositiveInt = Field(default=1, description="Ranks; more than one runs under `accelerate launch`.")
+    num_threads: PositiveInt | None = Field(
+        default=None,
+        description="CPU threads of torch per process; empty takes all cores. "
+        "Bit-exact resume needs the same number.",
+    )
+    num_verifier_workers: PositiveInt = Field(default=2, description="Killable verifier processes per rank.")
+    launcher: tuple[str, ...] = Field(
+        default=(),
+        description="Words put before the stage command, e.g. accelerate launch ...; empty runs plain python -m.",
+    )

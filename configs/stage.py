@@ -26,6 +26,7 @@ from pydantic import Field, ValidationError
 
 from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryableError, UserError
 from configs.schema import MODEL_KINDS, Frozen, Machine, Stage
+from configs.tree import check_one_tree
 
 INTERRUPTED_EXIT = 130
 
@@ -35,7 +36,7 @@ class StageInput(Frozen):
 
     kind: Literal["base", "corpus", "pretrain", "sft", "rl", "evaluate", "release"] = Field(description="What made it.")
     path: str = Field(description="Its folder; for base, the checkpoint folder itself.")
-    digest: str = Field("", description="Its content address in the store.")
+    digest: str = Field(default="", description="Its content address in the store.")
 
 
 class StageFile(Frozen):
@@ -43,10 +44,10 @@ class StageFile(Frozen):
 
     recipe: str = Field(description="Name of the recipe, for messages and cards.")
     stage: Stage = Field(description="The stage's own configuration.")
-    model: str | None = Field(None, description="Resolved name of the model that the stage starts from.")
-    seed: int = Field(0, description="Seed of the run.")
+    model: str | None = Field(default=None, description="Resolved name of the model that the stage starts from.")
+    seed: int = Field(default=0, description="Seed of the run.")
     inputs: dict[str, StageInput] = Field(default_factory=dict, description="Stage id or `base` -> folder.")
-    machine: Machine = Field(Machine(name="cpu"), description="How it runs.")
+    machine: Machine = Field(default=Machine(name="cpu"), description="How it runs.")
     lineage: dict[str, Any] = Field(default_factory=dict, description="Manifests of the whole line so far; only "
                                     "release reads it, for the card. Not part of any digest.")
 
@@ -134,7 +135,9 @@ def load_stage_file(path: Path) -> StageFile:
         raise UserError(f"{path}: not a UTF-8 text file; give a resolved stage file") from error
 
 
-def run_command(kind: str, run: Callable[[StageFile, Path], None], description: str, argv: list[str] | None = None) -> int:
+def run_command(
+    kind: str, run: Callable[[StageFile, Path], None], description: str, argv: list[str] | None = None
+) -> int:
     """Parse `STAGE.json OUT/`, run the stage, and turn its errors into exit codes.
 
     Args:
@@ -143,10 +146,12 @@ def run_command(kind: str, run: Callable[[StageFile, Path], None], description: 
         description: Text of `--help`, usually the stage module's docstring.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage_file", type=Path, metavar="STAGE.json", help="resolved stage file (`derive plan` writes them)")
+    parser.add_argument("stage_file", type=Path, metavar="STAGE.json",
+                        help="resolved stage file (`derive plan` writes them)")
     parser.add_argument("out", type=Path, metavar="OUT/", help="folder to write; a started one is resumed")
     given = parser.parse_args(argv)
     try:
+        check_one_tree()
         stage_file = load_stage_file(given.stage_file)
         if stage_file.stage.kind != kind:
             raise UserError(f"stage.kind: {stage_file.stage.kind!r} was given to the {kind} command; allowed: {kind}")

@@ -1,0 +1,181 @@
+"""From a preset's name to a checked `Recipe`: preset -> extends -> overrides -> resolved recipe.
+
+    recipe = load_recipe("math/tiny", ["rl.steps=8", "evaluate.tasks[0].count=50", "seed=3"])
+
+A preset is a YAML file of this folder (`math/tiny` is `math/tiny.yaml`) or a path ending in .yaml. It holds the
+fields of `configs.schema.Recipe`, and may have two more:
+
+- `extends: NAME`: start from that preset; a key given here replaces the parent's. What describes one preset only
+  (name, title, description, status, expected) is never inherited.
+- `set: {rl.steps: 8}`: dotted overrides, applied after extends, in order.
+
+Anywhere, `{same_as: evaluate.tasks}` stands for a copy of what lies at that path once all overrides are applied.
+
+`--set` overrides come last, as `STAGE.field=value` (the stage by its id) or `seed=3`; values are YAML.
+
+All that is wrong with a preset or an override is a UserError of one line: dotted path, value, what is allowed,
+and the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from configs.errors import UserError, printable
+from configs.explain import explain
+from configs.names import check_names, unknown
+from configs.overrides import apply_override, fill_same_as, parse_override
+from configs.schema import Machine, Recipe
+from configs.strict_yaml import read_mapping
+
+FOLDER = Path(__file__).parent
+NOT_PRESETS = ("machines", "shared")
+NOT_INHERITED = ("name", "title", "description", "status", "expected")
+FIRST_GPU = Path("/dev/nvidia0")
+MACHINE_VARIABLE = "DERIVE_MACHINE"
+
+
+def load_recipe(preset_or_path: str, overrides: Sequence[str] = (), base: str | None = None) -> Recipe:
+    """The resolved and checked recipe of a preset.
+
+    Args:
+        preset_or_path: Preset name such as `math/tiny`, or a path ending in .yaml.
+        overrides: `STAGE.field.sub=value` or `seed=3`, applied in order after the preset's own.
+        base: Checkpoint to start from instead of the preset's.
+
+    Raises:
+        UserError: Names the dotted path, the value, what is allowed and the nearest valid name.
+    """
+    raw = _read(_preset_path(preset_or_path), ())
+    for text in overrides:
+        path, value = parse_override(text)
+        apply_override(raw, path, value)
+    if base is not None:
+        raw["base"] = base
+        raw["base_revision"] = None  # the preset's commit belongs to the preset's checkpoint
+    return check_recipe(raw)
+
+
+def check_recipe(raw: dict[str, Any]) -> Recipe:
+    """A recipe from its plain mapping (as YAML or JSON gives it), whose `same_as` are filled in.
+
+    Raises:
+        UserError: As `load_recipe`.
+    """
+    copies = fill_same_as(raw)
+    try:
+        # Strict JSON rather than Python values: "8" is not 8, true is not 1, yet a list may fill a tuple.
+        recipe = Recipe.model_validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        raise UserError(explain(error, raw, copies=copies)) from error
+    check_names(recipe, copies)
+    return recipe
+
+
+def preset_names() -> list[str]:
+    """Names of all presets that come with the project, sorted."""
+    paths = (path.relative_to(FOLDER) for path in FOLDER.glob("*/*.yaml"))
+    return sorted(str(path.with_suffix("")) for path in paths if path.parts[0] not in NOT_PRESETS)
+
+
+def preset_summary(name: str) -> dict[str, Any]:
+    """What a list of presets shows: name, title, status, base, stage ids with their kinds, expected figures."""
+    recipe = load_recipe(name)
+    return {
+        "name": recipe.name,
+        "title": recipe.title,
+        "description": recipe.description,
+        "status": recipe.status,
+        "base": recipe.base,
+        "stages": [{"id": stage.id, "kind": stage.kind} for stage in recipe.stages],
+        "expected": [figure.model_dump() for figure in recipe.expected],
+    }
+
+
+def machine_names() -> list[str]:
+    """Names of the machine profiles that come with the project, sorted."""
+    return sorted(path.stem for path in (FOLDER / "machines").glob("*.yaml"))
+
+
+def load_machine(name: str) -> Machine:
+    """A machine profile, by name (`cpu`, `one-gpu`, `eight-gpu`) or by the path of a .yaml file.
+
+    Raises:
+        UserError: There is no such profile, or it is not valid.
+    """
+    if name.endswith(".yaml"):
+        path = Path(name)
+    elif name in machine_names():
+        path = FOLDER / "machines" / f"{name}.yaml"
+    else:
+        raise unknown("machine", name, "machine profile", [*machine_names(), "a path ending in .yaml"])
+    raw = read_mapping(path)
+    raw.setdefault("name", path.stem)
+    try:
+        return Machine.model_validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        raise UserError(f"{printable(str(path), limit=300)}: {explain(error, raw, Machine)}") from error
+
+
+def default_machine_name() -> str:
+    """`$DERIVE_MACHINE` where it is set, else one-gpu where a CUDA device is present, else cpu."""
+    return os.environ.get(MACHINE_VARIABLE) or ("one-gpu" if FIRST_GPU.exists() else "cpu")
+
+
+def _preset_path(name: str, folder: Path | None = None) -> Path:
+    """The file of a preset; a relative path in `extends` counts from the file that says it."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name) if folder is None else folder / name
+    presets = preset_names()
+    shared = folder is not None and name.startswith("shared/") and _is_file(FOLDER / f"{name}.yaml")
+    if name not in presets and not shared:
+        raise unknown("preset" if folder is None else "extends", name, "preset",
+                      [*presets, "a path ending in .yaml"])
+    return FOLDER / f"{name}.yaml"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long a name, or a null character in it
+        return False
+
+
+def _read(path: Path, line: tuple[Path, ...]) -> dict[str, Any]:
+    """A preset's mapping with its parents' merged in and its `set` applied. `line` holds the files that led here."""
+    here = Path(os.path.realpath(path)) if "\0" not in str(path) else path
+    if here in line:
+        chain = " -> ".join(printable(str(item), limit=300) for item in (*line[line.index(here):], here))
+        raise UserError(f"extends: {chain} goes in a circle; remove one of them")
+    own = read_mapping(path)
+    shown = printable(str(path), limit=300)
+    parent_name, changes = own.pop("extends", None), own.pop("set", None)
+    raw: dict[str, Any] = {}
+    if parent_name is not None:
+        if not isinstance(parent_name, str):
+            raise UserError(f"{shown}: extends: {parent_name!r} is not text; allowed: one preset name or path")
+        raw = _read(_preset_path(parent_name, path.parent), (*line, here))
+        raw = {key: value for key, value in raw.items() if key not in NOT_INHERITED}
+    raw |= own
+    _describe(raw, path, parent_name)
+    if changes is not None and not isinstance(changes, dict):
+        raise UserError(f"{shown}: set: {str(changes)[:60]!r} is not a mapping; write `set: {{rl.steps: 8}}`")
+    for dotted, value in (changes or {}).items():
+        apply_override(raw, dotted, value)
+    return raw
+
+
+def _describe(raw: dict[str, Any], path: Path, parent_name: str | None) -> None:
+    """Fill what a user's own short file need not say."""
+    packaged = FOLDER in path.parents
+    raw.setdefault("name", str(path.relative_to(FOLDER).with_suffix("")) if packaged else path.stem)
+    raw.setdefault("title", f"{raw['name']}" + (f", from {parent_name}" if parent_name else ""))
+    raw.setdefault("status", "validated only")
+
+

@@ -1,0 +1,170 @@
+"""Which names a recipe may use: verifiers, task sets and corpus sources, each found without importing its code.
+
+Verifiers come from the metadata of installed distributions (entry points), so that a plug-in's verifier is known
+too; procedural families and their settings are read from the generator package's sources. The checks here only
+read names; whether a set really holds enough problems is found out by the stage that draws them.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.catalogue import dataset, dataset_names
+from configs.errors import UserError, printable
+from configs.schema import CorpusSource, CorpusStage, EvaluateStage, Recipe, RlStage, TaskSource
+
+VERIFIER_GROUP = "derivative_factory.verifiers"
+BUILT_IN_VERIFIERS = ("format", "math", "puzzles")
+BUILT_IN_SOURCES = ("python_stdlib", "sympy_examples")
+PROCEDURAL = "reasoning_gym"
+HASHED_SPLITS = ("train", "heldout", "all")
+"""Splits of sources that have none of their own: an item's hash says to which part it belongs."""
+MAX_LISTED = 12
+"""A longer list of allowed names is cut in messages."""
+
+_REGISTRATION = re.compile(r"^register_dataset\(\s*(\S+?)\s*,\s*(\w+)\s*,\s*(\w+)", re.MULTILINE)
+_SET_BY_DRAW = ("seed", "size")
+
+
+def nearest(value: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest allowed name, or nothing."""
+    close = difflib.get_close_matches(value, list(allowed), 1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unknown(path: str, value: str, what: str, allowed: Sequence[str]) -> UserError:
+    """The error for a name that is not among the allowed ones, with the nearest of them."""
+    listed = ", ".join(allowed[:MAX_LISTED]) + (f" and {len(allowed) - MAX_LISTED} more" * (len(allowed) > MAX_LISTED))
+    return UserError(f"{path}: {value!r} is no {what}{nearest(value, allowed)}; allowed: {listed or 'none'}")
+
+
+def verifier_names() -> tuple[str, ...]:
+    """Names of the verifiers of all installed distributions; the built-in ones also in a plain checkout."""
+    found = {point.name for point in importlib.metadata.entry_points(group=VERIFIER_GROUP)}
+    return tuple(sorted(found | set(BUILT_IN_VERIFIERS)))
+
+
+@functools.cache
+def _procedural_files() -> dict[str, tuple[Path, str]]:
+    """Family -> the source file and the name of its settings class; empty when the generators are not installed."""
+    spec = importlib.util.find_spec(PROCEDURAL)
+    if spec is None or spec.origin is None:
+        return {}
+    found: dict[str, tuple[Path, str]] = {}
+    for path in sorted(Path(spec.origin).parent.rglob("*.py")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for family, _, settings in _REGISTRATION.findall(text):
+            name = family.strip("\"'")
+            if name == family:  # a constant of the file rather than a literal
+                value = re.search(rf"^{re.escape(family)}\s*=\s*[\"'](\w+)[\"']", text, re.MULTILINE)
+                name = value[1] if value else name
+            found[name] = (path, settings)
+    return found
+
+
+def procedural_families() -> tuple[str, ...]:
+    """Names of the procedural families, without the `reasoning_gym/` before them."""
+    return tuple(sorted(_procedural_files()))
+
+
+@functools.cache
+def procedural_settings(family: str) -> tuple[str, ...]:
+    """Names of the settings that a family's generator takes."""
+    path, settings = _procedural_files()[family]
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == settings:
+            fields = [item.target.id for item in node.body
+                      if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
+            return tuple(name for name in fields if name not in _SET_BY_DRAW)
+    return ()
+
+
+def natural_task_sets() -> tuple[str, ...]:
+    """Catalogue data sets whose rows are a question with a gold answer."""
+    return tuple(name for name in dataset_names() if dataset(name).has_answers)
+
+
+def check_names(recipe: Recipe, copies: tuple[str, ...] = ()) -> None:
+    """Every verifier, task set, corpus source, split and generator setting that a recipe names exists.
+
+    Args:
+        recipe: The recipe.
+        copies: Paths that repeat another part of the recipe, which is checked (and named) in its place.
+
+    Raises:
+        UserError: One does not; names the dotted path, the value, the nearest name and the allowed ones.
+    """
+    for stage in recipe.stages:
+        if isinstance(stage, CorpusStage):
+            for index, corpus_source in enumerate(stage.sources):
+                check_source(f"{stage.id}.sources[{index}]", corpus_source)
+            for index, tasks in enumerate(stage.decontaminate if f"{stage.id}.decontaminate" not in copies else ()):
+                check_source(f"{stage.id}.decontaminate[{index}]", tasks)
+        elif isinstance(stage, RlStage):
+            check_verifier(f"{stage.id}.verifier", stage.verifier)
+        elif isinstance(stage, EvaluateStage):
+            if stage.judge is not None:
+                check_verifier(f"{stage.id}.judge", stage.judge)
+            for field in ("tasks", "few_shot_tasks", "heldout_text"):
+                for index, drawn in enumerate(getattr(stage, field)):
+                    check_source(f"{stage.id}.{field}[{index}]", drawn)
+
+
+def check_verifier(path: str, name: str) -> None:
+    """Raises UserError when no installed distribution has a verifier of this name."""
+    if name not in BUILT_IN_VERIFIERS and name not in verifier_names():  # reading all metadata takes a while
+        raise unknown(path, name, "verifier", verifier_names())
+
+
+def check_source(path: str, source: TaskSource | CorpusSource) -> None:
+    """A source's name, split and settings exist. Raises UserError with the nearest name."""
+    if source.name.endswith(".jsonl"):
+        return  # the user's own file: the stage that reads it says what is wrong with it, with the line
+    if source.name.startswith(f"{PROCEDURAL}/"):
+        _check_procedural(path, source)
+        return
+    text = isinstance(source, CorpusSource)
+    names = (*BUILT_IN_SOURCES, *dataset_names()) if text else natural_task_sets()
+    if source.name not in names:
+        allowed = [*names, *(f"{PROCEDURAL}/{family}" for family in procedural_families()), "a path ending in .jsonl"]
+        raise unknown(f"{path}.name", source.name, "corpus source" if text else "task set", allowed)
+    if source.params:
+        raise UserError(f"{path}.params: {_short(source.params)} was given to {source.name!r}, which takes none; "
+                        f"allowed: nothing (only {PROCEDURAL}/... sets take settings); remove params")
+    splits = HASHED_SPLITS if source.name in BUILT_IN_SOURCES else (*dataset(source.name).splits, "all")
+    if source.split not in splits:
+        raise UserError(f"{path}.split: {source.split!r} is no split of {source.name!r}; allowed: {', '.join(splits)}; "
+                        f"set {path}.split={splits[0]}")
+
+
+def _check_procedural(path: str, source: TaskSource | CorpusSource) -> None:
+    family = source.name.split("/", 1)[1]
+    families = procedural_families()
+    if family not in families:
+        if not families:
+            raise UserError(f"{path}.name: {source.name!r} needs the package reasoning-gym, which is not installed; "
+                            "allowed: catalogue sets and .jsonl paths; run pip install reasoning-gym")
+        raise unknown(f"{path}.name", source.name, "task set", [f"{PROCEDURAL}/{name}" for name in families])
+    if source.split not in HASHED_SPLITS:
+        raise UserError(f"{path}.split: {source.split!r} is no split of {source.name!r}; allowed: train, heldout, all; "
+                        f"procedural sets are divided by the hash of the question: set {path}.split=heldout")
+    if source.count is None:
+        raise UserError(f"{path}.count: empty was given to {source.name!r}, which has no end; allowed: a whole number "
+                        f"of at least 1; set {path}.count=200")
+    settings = procedural_settings(family)
+    for name in source.params:
+        if name not in settings:
+            raise unknown(f"{path}.params.{printable(name)}", name, f"setting of {source.name}", settings)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,123 @@
+"""Keeps benchmark questions out of a corpus.
+
+Natural benchmarks (GSM8K, MATH): a document is dropped when it shares a run of n words with a question (13 by
+default, as in Qwen2.5-Math, arXiv 2409.12122, section 2.2; their further rule, a longest common subsequence above
+0.6, is left out: it frees documents, so that ours drops more). Shorter questions, and all questions of procedural
+sets, whose questions share their wording and differ in digits only, are dropped by the exact normalised question
+instead: as the document's own question, as its whole text, or as one line of it.
+
+At the start every benchmark question is put through the index as if it were a document, and must be found: a
+check that silently marks nothing is the usual fault of such steps. Paraphrases and translations are not found,
+nor is a question without any letter or digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configs.errors import UserError
+from configs.schema import TaskSource
+from corpora.document import Document, batches
+from corpora.dropped import DropLog
+from corpora.ngrams import NgramIndex, WordBatch, canonical, word_ngrams
+from verifiers.tasks import load_tasks, normalise_question
+
+PROCEDURAL_PREFIX = "reasoning_gym/"
+SHORTEST_LINE = 16
+"""Characters below which a line inside a document is not compared with short questions: `2 + 2` stands everywhere."""
+OPENING_WORDS = 4
+"""A text is compared with short questions only where it holds the first words of one (of a still shorter one, the
+first word): comparing every line of every text takes ten times as long."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Questions that must not be seen."""
+
+    name: str
+    split: str
+    questions: tuple[str, ...]
+    procedural: bool
+
+
+def load_benchmarks(sources: Sequence[TaskSource]) -> list[Benchmark]:
+    """Read the benchmarks of `stage.decontaminate`. Raises UserError for one without questions.
+
+    A natural benchmark is read whole, whatever `count` is drawn from it for measuring; so is a user's file.
+    """
+    benchmarks = []
+    for i, source in enumerate(sources):
+        procedural = source.name.startswith(PROCEDURAL_PREFIX)
+        if not procedural:
+            whole_file = source.name.endswith(".jsonl") and source.split == "train"
+            source = source.model_copy(update={"count": None, "split": "all" if whole_file else source.split})
+        questions = tuple(task.prompt for task in load_tasks(source))
+        if not questions:
+            raise UserError(f"decontaminate.{i}: {source.name!r}, split {source.split!r}, has no questions; "
+                            "name a split that has some, or remove the entry")
+        benchmarks.append(Benchmark(source.name, source.split, questions, procedural))
+    return benchmarks
+
+
+class Decontaminator:
+    """The questions of all benchmarks, ready to be looked for."""
+
+    def __init__(self, benchmarks: Sequence[Benchmark], num_words: int) -> None:
+        self.benchmarks = list(benchmarks)
+        self._exact: dict[str, str] = {}
+        ngrams: list[tuple[bytes, str]] = []
+        openings: dict[int, list[tuple[bytes, str]]] = {OPENING_WORDS: [], 1: []}
+        for benchmark in self.benchmarks:
+            for question in benchmark.questions:
+                plain = canonical(question)
+                found = [] if benchmark.procedural else word_ngrams(plain, num_words)
+                ngrams += [(ngram, benchmark.name) for ngram in found]
+                if plain and not found:
+                    self._exact.setdefault(normalise_question(question), benchmark.name)
+                    size = OPENING_WORDS if word_ngrams(plain, OPENING_WORDS) else 1
+                    openings[size].append((word_ngrams(plain, size)[0], benchmark.name))
+        self._ngrams = NgramIndex(ngrams, num_words)
+        self._openings = [NgramIndex(found, size) for size, found in openings.items()]
+        self._check_itself()
+
+    def remove(self, batch: list[Document], dropped: DropLog) -> list[Document]:
+        """The documents of a batch that hold no benchmark question; others are dropped as `contaminated:NAME`."""
+        if not self.benchmarks or not batch:
+            return batch
+        kept = []
+        words = WordBatch([canonical(document.full_text()) for document in batch])
+        by_ngram = self._ngrams.find(words)
+        by_opening = [index.find(words) for index in self._openings]
+        for i, document in enumerate(batch):
+            hit = by_ngram[i]
+            if hit is None and any(found[i] for found in by_opening):
+                hit = self._exact_match(document)
+            if hit is None:
+                kept.append(document)
+            else:
+                dropped.add(document, f"contaminated:{hit[0]}", matched=hit[1].decode("utf-8", "replace"))
+        return kept
+
+    def question_keys(self) -> set[str]:
+        """The normalised form of every benchmark question that is looked for, by whichever rule."""
+        return {normalise_question(question) for benchmark in self.benchmarks for question in benchmark.questions
+                if canonical(question)}
+
+    def _exact_match(self, document: Document) -> tuple[str, bytes] | None:
+        """The benchmark whose question is the document's question, its whole text or a line; slow, so asked last."""
+        whole = [*document.questions(), document.full_text()]
+        lines = [line for line in document.full_text().splitlines() if len(line) >= SHORTEST_LINE]
+        for text in [*whole, *lines]:
+            key = normalise_question(text)
+            if key in self._exact:
+                return self._exact[key], key.encode("utf-8", "replace")
+        return None
+
+    def _check_itself(self) -> None:
+        """Every benchmark question, taken as a document, must be found."""
+        for benchmark in self.benchmarks:
+            asked = [Document(str(i), benchmark.name, "", "", prompt=question)
+                     for i, question in enumerate(benchmark.questions) if canonical(question)]
+            missed = [document for batch in batches(asked) for document in self.remove(batch, DropLog())]
+            assert not missed, f"decontaminate: {len(missed)} questions of {benchmark.name} would pass unseen"

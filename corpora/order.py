@@ -1,0 +1,39 @@
+"""Seeded orders and stable splits: functions of the seed and of names, of nothing else.
+
+The keys are splitmix64 (Steele, Lea, Flood 2014, doi 10.1145/2660193.2660195) of a counter, sorted. numpy's own
+permutations may change from one release to the next (NEP 19); these may not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+HELD_OUT_ONE_IN = 20
+"""Share of a text source that is kept for evaluation."""
+
+
+def shuffled(num: int, seed: int, *what: str | int) -> np.ndarray:
+    """A permutation of `range(num)` (int64), drawn from the seed and from the words that say what is drawn."""
+    digest = hashlib.blake2b(repr((seed, *what)).encode(), digest_size=8).digest()
+    start = np.uint64(int.from_bytes(digest, "little"))
+    with np.errstate(over="ignore"):
+        keys = start + np.arange(1, num + 1, dtype=np.uint64) * _GOLDEN
+        keys = (keys ^ (keys >> np.uint64(30))) * _MIX_1
+        keys = (keys ^ (keys >> np.uint64(27))) * _MIX_2
+        keys ^= keys >> np.uint64(31)
+    return np.argsort(keys, kind="stable").astype(np.int64)
+
+
+def in_split(name: str, split: str) -> bool:
+    """Whether a named part of a text source (a file's relative path) belongs to the split: train, heldout or all."""
+    if split == "all":
+        return True
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    held_out = int.from_bytes(digest, "little") % HELD_OUT_ONE_IN == 0
+    return held_out == (split != "train")

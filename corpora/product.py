@@ -1,0 +1,166 @@
+"""The files of a corpus, written from the shelves in the order of the mixture.
+
+| output | files in data/ |
+|---|---|
+| tokens | `tokens.bin` (little-endian uint32), `documents.npy` (N+1 int64 offsets into it), `sources.npy` (N int16) |
+| examples | `examples.jsonl` |
+| problems | `problems.jsonl` |
+| all | `report.json`, `dropped.jsonl`, `question_hashes.txt` (one per line, 16 hex digits, sorted) |
+
+`sources.npy` numbers the sources as `source_names` in the report does. `question_hashes.txt` holds the BLAKE2b-8 of
+every normalised question that was written, so that an evaluation can count what it shares with its own questions.
+Token files are written front to back, for readers to map into memory: a mapped write would end in a bus error on a
+full disk.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from configs.errors import UserError
+from configs.schema import CorpusSource, CorpusStage
+from configs.stage import write_json_atomic, write_text_atomic
+from corpora import sources
+from corpora.decontaminate import Decontaminator
+from corpora.dropped import DropLog
+from corpora.encode import HASH_BYTES, question_hash
+from corpora.mix import Selection, interleave, select
+from corpora.report import SourceCount, build_report
+from corpora.shelf import Shelf
+
+WRITE_BYTES = 1 << 22
+
+
+@dataclass
+class Gathered:
+    """One source with its clean documents.
+
+    Attributes:
+        name: Its name in the report.
+        budget: Tokens that it may give to the mixture; None takes all.
+        read_whole: Whether it was read to its end.
+    """
+
+    name: str
+    source: CorpusSource
+    budget: int | None
+    shelf: Shelf
+    read_whole: bool = False
+
+    def has_enough(self) -> bool:
+        """Whether reading may stop: its part is full, and it is not a file that has to be checked to its end."""
+        return self.budget is not None and self.shelf.num_tokens >= self.budget and sources.may_stop_early(self.source)
+
+
+class Cleaned(Protocol):
+    """What the report needs to know of the cleaning."""
+
+    dropped: DropLog
+    benchmarks: Decontaminator
+
+
+def source_names(stage: CorpusStage) -> list[str]:
+    """A unique name for each source, in order: a user's file by its file name, a repeated name with its number."""
+    names: list[str] = []
+    for source in stage.sources:
+        plain = Path(source.name).name if source.name.endswith(".jsonl") else source.name
+        number = 1
+        while (name := plain if number == 1 else f"{plain}#{number}") in names:
+            number += 1
+        names.append(name)
+    return names
+
+
+def write_product(stage: CorpusStage, seed: int, gathered: list[Gathered], cleaned: Cleaned,
+                  folder: Path) -> dict[str, Any]:
+    """Mix the shelves and write all files of the product; returns the report.
+
+    Raises:
+        UserError: Nothing is left to write.
+    """
+    selections = [select(one.shelf.lengths(), one.budget, seed, one.name) for one in gathered]
+    if not any(len(selection.records) for selection in selections):
+        raise UserError(nothing_left(stage, gathered, cleaned.dropped))
+    lengths = [one.shelf.lengths()[selection.records] for one, selection in zip(gathered, selections, strict=True)]
+    owners, positions = interleave(lengths)
+    records = _records(gathered, selections, owners, positions)
+    if stage.output == "tokens":
+        _write_stream(folder / "tokens.bin", records)
+        written = np.array([lengths[owner][position] for owner, position in zip(owners, positions, strict=True)])
+        _write_array(folder / "documents.npy", np.concatenate(([0], np.cumsum(written))).astype("<i8"))
+        _write_array(folder / "sources.npy", owners.astype("<i2"))
+    else:
+        _write_stream(folder / f"{stage.output}.jsonl", records)
+
+    hashes = set[int]().union(*(one.shelf.questions_in(s.records) for one, s in zip(gathered, selections, strict=True)))
+    overlap = len(hashes & {question_hash(question) for question in cleaned.benchmarks.question_keys()})
+    assert overlap == 0, f"{overlap} benchmark questions were written in spite of the decontamination"
+    write_text_atomic(folder / "question_hashes.txt", "".join(f"{one:0{2 * HASH_BYTES}x}\n" for one in sorted(hashes)))
+    cleaned.dropped.write(folder / "dropped.jsonl")
+    report = build_report(stage, [_count(one, s) for one, s in zip(gathered, selections, strict=True)],
+                          cleaned.dropped, cleaned.benchmarks, overlap)
+    write_json_atomic(folder / "report.json", report)
+    sync(folder)
+    return report
+
+
+def nothing_left(stage: CorpusStage, gathered: list[Gathered], dropped: DropLog) -> str:
+    """Why the corpus is empty, and what to change."""
+    if any(one.shelf.num_documents for one in gathered):
+        shortest = min(int(one.shelf.lengths().min()) for one in gathered if one.shelf.num_tokens)
+        return (f"stage.num_tokens: {stage.num_tokens} leaves every source less than its first document (the shortest "
+                f"of all has {shortest} tokens); raise num_tokens")
+    reasons = dropped.by_reason()
+    if not reasons:
+        return f"stage.sources: no documents in {', '.join(one.name for one in gathered)}; name sources that have some"
+    worst = max(reasons, key=lambda reason: reasons[reason])
+    remedies = {"too_long": "raise sequence_length", "no_worked_solution": "name a family with worked solutions",
+                "exact_duplicate": "set deduplicate: false, or name other sources"}
+    remedy = remedies.get(worst, "remove the benchmark or name other sources" if worst.startswith("contaminated:")
+                          else "name other sources")
+    return (f"stage.sources: no documents are left of {dropped.total()}; the most frequent reason is {worst} "
+            f"({reasons[worst]}); {remedy}")
+
+
+def sync(folder: Path) -> None:
+    """Make the folder's names last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _records(gathered: list[Gathered], selections: list[Selection], owners: np.ndarray,
+             positions: np.ndarray) -> Iterator[bytes]:
+    for owner, position in zip(owners.tolist(), positions.tolist(), strict=True):
+        yield gathered[owner].shelf.read(int(selections[owner].records[position]))
+
+
+def _write_stream(path: Path, records: Iterator[bytes]) -> None:
+    with path.open("wb", buffering=WRITE_BYTES) as file:
+        for record in records:
+            file.write(record)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    # numpy writes to real files in its own way, which loses the error number of a full disk.
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    _write_stream(path, iter([buffer.getbuffer().tobytes()]))
+
+
+def _count(one: Gathered, selection: Selection) -> SourceCount:
+    return SourceCount(
+        name=one.name, source=one.source, clean=one.shelf.num_documents, read_whole=one.read_whole,
+        written=len(selection.records), distinct=one.shelf.num_documents_in(selection.records),
+        tokens=selection.num_tokens, passes=selection.num_passes, shortfall=selection.shortfall)

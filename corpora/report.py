@@ -1,0 +1,85 @@
+"""What a corpus stage says about its product: `data/report.json`.
+
+`documents` and `tokens` count what was written (a repeated document counts each time); `read`, `clean` and `dropped`
+count what came before: read = clean + dropped, for every source. Shares are in tokens, for output problems in
+documents (nothing is tokenised there, and `tokens` is 0).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from configs.schema import CorpusSource, CorpusStage
+from corpora import sources
+from corpora.decontaminate import Decontaminator
+from corpora.dropped import DropLog
+
+
+@dataclass(frozen=True)
+class SourceCount:
+    """One source, from reading to the mixture.
+
+    Attributes:
+        name: Its name in the report; a second draw from one source is `NAME#2`.
+        clean: Documents left after all checks.
+        written: Records written to the product, repeats and pieces of long documents included.
+        distinct: Documents that these belong to.
+        tokens: Tokens in these records.
+        passes: Passes begun over the source.
+        shortfall: Tokens of its part of the budget that it could not give.
+        read_whole: Whether it was read to its end; reading stops when the mixture has enough.
+    """
+
+    name: str
+    source: CorpusSource
+    clean: int
+    written: int
+    distinct: int
+    tokens: int
+    passes: int
+    shortfall: int
+    read_whole: bool
+
+
+def build_report(stage: CorpusStage, counts: list[SourceCount], dropped: DropLog, index: Decontaminator,
+                 overlap: int) -> dict[str, Any]:
+    """The content of report.json."""
+    in_tokens = stage.output != "problems"
+    whole = sum(count.tokens if in_tokens else count.written for count in counts)
+    weights = sum(source.weight for source in stage.sources)
+    described = {}
+    for count in counts:
+        drops = dropped.by_reason(count.name)
+        described[count.name] = {
+            "documents": count.written, "distinct_documents": count.distinct, "tokens": count.tokens,
+            "asked_weight": count.source.weight, "asked_share": round(count.source.weight / weights, 6),
+            "achieved_share": round((count.tokens if in_tokens else count.written) / max(whole, 1), 6),
+            "licence": sources.licence(count.source), "version": version(count.source),
+            "read": count.clean + sum(drops.values()), "read_whole": count.read_whole, "clean": count.clean,
+            "dropped": drops, "passes": count.passes, "shortfall_tokens": count.shortfall,
+        }
+    return {
+        "output": stage.output,
+        "sources": described,
+        "source_names": [count.name for count in counts],
+        "share_of": "tokens" if in_tokens else "documents",
+        "asked_tokens": stage.num_tokens,
+        "documents": sum(count.written for count in counts),
+        "tokens": sum(count.tokens for count in counts),
+        "dropped": dropped.by_reason(),
+        "shortfalls": {count.name: count.shortfall for count in counts if count.shortfall},
+        "contamination": {
+            "checked": [benchmark.name for benchmark in index.benchmarks],
+            "questions": {f"{one.name}/{one.split}": len(one.questions) for one in index.benchmarks},
+            "ngram": stage.ngram,
+            "overlap": overlap,
+        },
+    }
+
+
+def version(source: CorpusSource) -> str:
+    """Package version, data set revision, or content hash of a source."""
+    found = sources.identity(source)
+    return str(found.get("version") or found.get("sha256") or json.dumps(found, sort_keys=True))

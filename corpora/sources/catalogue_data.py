@@ -1,0 +1,77 @@
+"""Data sets of the catalogue (`configs/catalogue.yaml`), from the local mirror or the hub, in their own order.
+
+As text a row is its text column, or question and solution. As an example it is question and solution; a solution
+that does not show its answer in a box gets it as a last line, so that every example ends alike: `\\boxed{72}`.
+As a problem it is the task that `verifiers.tasks` makes of it, with the verifier that judges it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from configs.catalogue import DatasetEntry, dataset, open_rows
+from configs.errors import UserError
+from configs.schema import CorpusSource, TaskSource
+from corpora.document import Document
+from corpora.dropped import DropLog
+from verifiers.tasks import load_tasks
+
+BOX = "\\boxed{"
+
+
+def version(name: str) -> str:
+    """What the documents depend on."""
+    entry = dataset(name)
+    return f"{entry.hub}@{entry.revision}"
+
+
+def read(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Document]:
+    """Rows of the split. Raises UserError when the data set lacks the columns that the output needs."""
+    entry = dataset(source.name)
+    if output == "problems":
+        yield from _problems(source, entry)
+        return
+    has_text = output == "tokens" and "text" in entry.columns
+    if not has_text and not {"question", "solution"} <= set(entry.columns):
+        raise UserError(f"sources: {source.name!r} has no worked solutions (only {', '.join(sorted(entry.columns))}) "
+                        f"and output {output!r} needs them; allowed: a data set with solutions, or output: problems")
+    for row in open_rows(source.name, source.split):
+        if has_text:
+            yield _document(source, entry, row, text=row["text"])
+            continue
+        prompt, completion = row["question"].strip(), worked_text(row, entry.has_answers)
+        if not row.get("solution", "").strip():
+            dropped.add(_document(source, entry, row, prompt=prompt), "no_worked_solution")
+        elif not completion:
+            dropped.add(_document(source, entry, row, prompt=prompt), "no_answer")
+        else:
+            text = f"{prompt}\n{completion}\n" if output == "tokens" else ""
+            yield _document(source, entry, row, prompt=prompt, completion=completion, text=text)
+
+
+def worked_text(row: dict[str, Any], needs_answer: bool) -> str:
+    """The solution with its answer in a box at the end; empty when an answer is needed and there is none.
+
+    >>> worked_text({"solution": "24 + 48 = 72", "answer": "72"}, needs_answer=True)
+    '24 + 48 = 72\\n\\\\boxed{72}'
+    """
+    solution, answer = str(row.get("solution", "")).strip(), str(row.get("answer", "")).strip()
+    if BOX in solution or not needs_answer:
+        return solution
+    return f"{solution}\n{BOX}{answer}}}" if answer else ""
+
+
+def _document(source: CorpusSource, entry: DatasetEntry, row: dict[str, Any], **content: Any) -> Document:
+    provenance = {"version": version(source.name)}
+    return Document(row["id"], source.name, entry.licence, entry.hub, provenance=provenance, **content)
+
+
+def _problems(source: CorpusSource, entry: DatasetEntry) -> Iterator[Document]:
+    if not entry.has_answers:
+        raise UserError(f"sources: {source.name!r} has no gold answers (columns: {', '.join(sorted(entry.columns))}), "
+                        "which output 'problems' needs; allowed: a data set with question and answer")
+    drawn = TaskSource(name=source.name, split=source.split, count=source.count, seed=source.seed)
+    for task in load_tasks(drawn):
+        yield _document(source, entry, {"id": task.id}, prompt=task.prompt, answer=task.answer, verifier=task.verifier,
+                        metadata=dict(task.metadata))

@@ -1,0 +1,54 @@
+"""Python sources of the running interpreter's standard library, one document a file. PSF licence.
+
+Tests, generated build settings and bundled wheels are left out. Files come in a seeded order, so that a reader who
+stops early has an unbiased part. One file in twenty, by the hash of its path, is held out for evaluation.
+"""
+
+from __future__ import annotations
+
+import platform
+import sysconfig
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+from configs.schema import CorpusSource
+from corpora.document import Document
+from corpora.dropped import DropLog
+from corpora.order import in_split, shuffled
+
+LICENCE = "PSF-2.0"
+LEFT_OUT_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "_bundled"})
+LEFT_OUT_PREFIX = "_sysconfigdata"
+"""The build settings of this very machine, with its paths."""
+
+
+def version() -> str:
+    """What the documents depend on."""
+    return f"python {platform.python_version()}"
+
+
+def read(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Document]:
+    """Files of the split in the order of `source.seed`. One that is not valid text is dropped as `not_text`."""
+    root = Path(sysconfig.get_path("stdlib"))
+    paths = [path for path in source_files(root) if in_split(path, source.split)]
+    for i in shuffled(len(paths), source.seed, "python_stdlib"):
+        path = paths[i]
+        document = Document(path, source.name, LICENCE, path, provenance={"version": version()})
+        try:
+            with tokenize.open(root / path) as file:
+                text = file.read()
+        except (SyntaxError, UnicodeDecodeError):  # a few files show wrong encodings on purpose
+            dropped.add(document, "not_text")
+            continue
+        yield Document(path, source.name, LICENCE, path, text=text, provenance=document.provenance)
+
+
+def source_files(root: Path) -> list[str]:
+    """Paths of the library's own modules below `root`, sorted, with forward slashes."""
+    found = []
+    for path in root.rglob("*.py"):
+        relative = path.relative_to(root)
+        if LEFT_OUT_FOLDERS.isdisjoint(relative.parts) and not path.name.startswith(LEFT_OUT_PREFIX):
+            found.append(relative.as_posix())
+    return sorted(found)

@@ -1,0 +1,299 @@
+"""The release stage: gates, then a Hugging Face folder with a model card, or a named refusal.
+
+Run by hand: `python -m derivatives.release STAGE.json OUT/`.
+
+It reads the evaluate stage's `results.json` and judges every gate (`derivatives.gates`). If one fails the command
+ends with exit code 2 and a line per gate, writes `metrics.json` with `released: false`, and leaves no `release/`.
+If all hold it writes `OUT/release/`: the model as anybody's transformers opens it (`derivatives.export` proves it),
+README.md (`derivatives.card`), lineage.json and evaluation.json. The folder appears whole or not at all; a killed
+run starts over, since nothing here takes long.
+
+It refuses as well when the evaluation was of another checkpoint than the one at hand, or when training questions are
+among the held-out ones: then the gates judged nothing. It uploads nothing, and quantises nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.schema import ReleaseStage
+from configs.stage import StageFile, run_command, write_json_atomic, write_text_atomic
+from derivatives.card import Facts, base_name, render_card
+from derivatives.gates import GateResult, check_gates
+from derivatives.licence import checkpoint_licence, combine_licences, published_licence
+
+SEEDLING_LICENCE = "apache-2.0"
+"""The embedded base is part of this project and carries its licence."""
+PARTIAL = ".release.partial"
+LONGEST_QUESTION = 300
+
+
+def run(stage_file: StageFile, out: Path) -> None:
+    """Judge the gates and release, or refuse."""
+    if os.environ.get("RANK", "0") != "0":
+        return  # under a launcher with several ranks one writes; the work needs no second device
+    stage = stage_file.stage
+    assert isinstance(stage, ReleaseStage)
+    out.mkdir(parents=True, exist_ok=True)
+    for stale in (out / PARTIAL, out / "release"):
+        shutil.rmtree(stale, ignore_errors=True)
+    (out / "metrics.json").unlink(missing_ok=True)
+    released = stage.model or stage_file.model
+    if released is None:
+        raise UserError("model: the stage file resolves no model; set `model` to the stage id of what is released")
+    results, evaluation = read_evaluation(stage_file, stage.evaluation)
+    check_same_model(stage_file, released, evaluation)
+    check_overlap(results)
+    gates = check_gates(results, stage.gates, released)
+    for gate in gates:
+        print(gate.line())
+    if not all(gate.passed for gate in gates):
+        refuse(stage, gates, out)
+    write_release(stage_file, out, released, results, gates, evaluation)
+
+
+def refuse(stage: ReleaseStage, gates: list[GateResult], out: Path) -> None:
+    """Record the refusal and end the command with a line per failed gate."""
+    write_json_atomic(
+        out / "metrics.json", {"released": False, "name": stage.name, "gates": [gate.as_dict() for gate in gates]}
+    )
+    failed = [gate.line() for gate in gates if not gate.passed]
+    raise UserError(
+        f"gates: {len(failed)} of {len(gates)} not passed, so {stage.name} is not released; train further, evaluate "
+        "on more problems for a narrower interval, or change stages." + stage.id + ".gates\n" + "\n".join(failed)
+    )
+
+
+def read_evaluation(stage_file: StageFile, name: str) -> tuple[dict[str, Any], Path]:
+    """The evaluate stage's results and its folder."""
+    if name not in stage_file.inputs:
+        raise UserError(
+            f"inputs: {name!r} (the evaluation) is not among {sorted(stage_file.inputs)}; add it to the stage file"
+        )
+    folder = Path(stage_file.inputs[name].path)
+    results = read_json(folder / "results.json")
+    if not isinstance(results.get("models"), dict):
+        raise UserError(
+            f"inputs.{name}: {folder}/results.json is missing or unreadable; run the evaluate stage {name} again"
+        )
+    return results, folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty when the file is missing or holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def check_same_model(stage_file: StageFile, released: str, evaluation: Path) -> None:
+    """The checkpoint at hand is the one that was evaluated, by the digests that both stages were given."""
+    evaluated = read_json(evaluation / "stage.json").get("inputs", {}).get(released, {}).get("digest")
+    given = stage_file.inputs[released].digest if released in stage_file.inputs else ""
+    if evaluated and given and evaluated != given:
+        raise UserError(
+            f"inputs.{released}: its digest is {given[:12]} but the evaluation was of {evaluated[:12]}; "
+            "evaluate this model first"
+        )
+
+
+def check_overlap(results: dict[str, Any]) -> None:
+    """No training question is among the held-out ones."""
+    shared = (results.get("overlap") or {}).get("shared")
+    if shared:
+        raise UserError(
+            f"evaluation: {shared} training questions are among the held-out ones, so its figures say nothing; "
+            "name the evaluation's tasks under `decontaminate` of the corpus stages and run again"
+        )
+
+
+def write_release(
+    stage_file: StageFile, out: Path, released: str, results: dict[str, Any], gates: list[GateResult], evaluation: Path
+) -> None:
+    """Build the folder beside its place, prove it, and move it there."""
+    from derivatives.export import export_model, flush_folder  # torch only once the gates hold: a refusal is quick
+
+    stage = stage_file.stage
+    assert isinstance(stage, ReleaseStage)
+    partial = out / PARTIAL
+    exported = export_model(stage_file.model_folder(released), partial, stage.system)
+    facts = gather_facts(stage_file, released, results, gates, evaluation, exported)
+    write_text_atomic(partial / "README.md", render_card(facts))
+    write_json_atomic(partial / "lineage.json", stage_file.lineage)
+    write_json_atomic(partial / "evaluation.json", results)
+    flush_folder(partial)
+    size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+    os.replace(partial, out / "release")
+    write_json_atomic(
+        out / "metrics.json",
+        {
+            "released": True,
+            "name": stage.name,
+            "model": released,
+            "size_bytes": size,
+            "licence": facts.licence.identifier,
+            "gates": [gate.as_dict() for gate in gates],
+            "export": exported.as_dict(),
+        },
+    )
+    print(f"released {stage.name}: {out / 'release'} ({size / 1e6:.1f} MB, licence {facts.licence.identifier})")
+
+
+def gather_facts(
+    stage_file: StageFile,
+    released: str,
+    results: dict[str, Any],
+    gates: list[GateResult],
+    evaluation: Path,
+    exported: Any,
+) -> Facts:
+    """Everything that the card says, from the stage file, its lineage and the folders that these name."""
+    stage = stage_file.stage
+    assert isinstance(stage, ReleaseStage)
+    lineage = stage_file.lineage
+    stages = tuple(entry for entry in lineage.get("stages") or [] if isinstance(entry, dict))
+    corpora = corpus_reports(stage_file, stages)
+    base_folder = Path(stage_file.inputs["base"].path) if "base" in stage_file.inputs else Path("unknown")
+    base = {**(lineage.get("base") or {})}
+    base["name"] = base_name(base, base_folder)
+    judged = read_json(evaluation / "stage.json").get("stage", {})
+    return Facts(
+        name=stage.name,
+        recipe=stage_file.recipe,
+        released=released,
+        base=base,
+        licence=combine_licences(base_licence(base, base_folder), data_licences(corpora, stages)),
+        results=results,
+        model_order=model_order(results, judged),
+        gates=tuple(gates),
+        exported=exported,
+        stages=stages,
+        corpora=corpora,
+        verifiers=verifier_identities(stages, results, judged),
+        environment=lineage.get("environment") or environment(),
+        commit=lineage.get("commit"),
+        command=reproduce_command(stage_file),
+        question=sample_question(evaluation, released),
+        max_new_tokens=int((judged.get("sampling") or {}).get("max_new_tokens") or 256),
+        system=stage.system,
+        evaluated_system=judged.get("system"),
+    )
+
+
+def corpus_reports(stage_file: StageFile, stages: tuple[dict[str, Any], ...]) -> dict[str, dict[str, Any]]:
+    """report.json of every corpus stage that the lineage or the inputs name."""
+    folders = {
+        str(entry.get("id")): str(entry.get("folder") or "") for entry in stages if entry.get("kind") == "corpus"
+    }
+    folders |= {name: given.path for name, given in stage_file.inputs.items() if given.kind == "corpus"}
+    reports = {name: read_json(Path(folder) / "data" / "report.json") for name, folder in folders.items() if folder}
+    return {name: report for name, report in reports.items() if report}
+
+
+def base_licence(base: dict[str, Any], folder: Path) -> str | None:
+    """What the lineage says, else the checkpoint's own card or LICENSE, else what is published of this base."""
+    stated = base.get("licence") or base.get("license") or checkpoint_licence(folder)
+    return stated or (SEEDLING_LICENCE if base["name"] == "seedling" else published_licence(str(base["name"])))
+
+
+def data_licences(corpora: dict[str, dict[str, Any]], stages: tuple[dict[str, Any], ...]) -> dict[str, str | None]:
+    """Source -> licence, of all corpora, and of the JSONL files that training stages read directly (unknown)."""
+    licences: dict[str, str | None] = {}
+    for report in corpora.values():
+        for source, row in (report.get("sources") or {}).items():
+            licences[source_name(source)] = row.get("licence")
+    for entry in stages:
+        for data in (entry.get("config") or {}).get("data") or []:
+            if str(data).endswith(".jsonl"):
+                licences[source_name(str(data))] = None
+    return licences
+
+
+def source_name(source: str) -> str:
+    """A source as the card may print it: a user's file without its folder."""
+    return Path(source).name if source.endswith(".jsonl") else source
+
+
+def model_order(results: dict[str, Any], judged: dict[str, Any]) -> tuple[str, ...]:
+    """Models in the recipe's order (the first is what gains are over); as found where it is not known."""
+    asked = [name for name in judged.get("models") or [] if name in results["models"]]
+    return tuple(dict.fromkeys([*asked, *sorted(results["models"], key=lambda name: name != "base")]))
+
+
+def verifier_identities(
+    stages: tuple[dict[str, Any], ...], results: dict[str, Any], judged: dict[str, Any]
+) -> dict[str, tuple[dict[str, Any], ...]]:
+    """Identities of the verifiers that gave the reward and that judged, under these two roles."""
+    recorded = {
+        name: one for entry in stages for name, one in (entry.get("verifiers") or {}).items() if isinstance(one, dict)
+    }
+    rewards = [
+        str((entry.get("config") or {}).get("verifier"))
+        for entry in stages
+        if entry.get("kind") == "rl" and (entry.get("config") or {}).get("verifier")
+    ]
+    judge = judged.get("judge") or results.get("judge")
+    names = {"reward": list(dict.fromkeys(rewards)), "judge": [str(judge)] if judge else []}
+    return {
+        role: tuple(recorded.get(name) or identity_of(name) for name in used) for role, used in names.items() if used
+    }
+
+
+def identity_of(name: str) -> dict[str, Any]:
+    """The registry's identity of a verifier; only its name when it is not installed here."""
+    from verifiers import registry
+
+    try:
+        return dict(registry.identity(name))
+    except UserError:
+        return {"name": name}
+
+
+def environment() -> dict[str, str]:
+    """Versions of what the model was made with, when the lineage does not say."""
+    from importlib.metadata import version
+
+    packages = ("torch", "transformers", "safetensors")
+    return {"python": sys.version.split()[0], **{package: version(package) for package in packages}}
+
+
+def reproduce_command(stage_file: StageFile) -> str:
+    """The command line that makes this again."""
+    lineage = stage_file.lineage
+    if lineage.get("command"):
+        return str(lineage["command"])
+    words = ["derive", "run", stage_file.recipe]
+    asked = (lineage.get("base") or {}).get("name")
+    if asked and asked != "seedling":
+        words += ["--base", base_name({"name": asked}, Path(str(asked)))]
+    words += [word for override in lineage.get("overrides") or [] for word in ("--set", str(override))]
+    return shlex.join(words)
+
+
+def sample_question(evaluation: Path, released: str) -> str:
+    """A held-out question that the released model answered correctly, for the card's example."""
+    path = evaluation / "samples.jsonl"
+    if path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    sample = json.loads(line)
+                except ValueError:
+                    break
+                fits = sample.get("model") == released and sample.get("outcome") == "correct"
+                if fits and len(str(sample.get("question") or sample.get("prompt") or "")) <= LONGEST_QUESTION:
+                    return str(sample.get("question") or sample["prompt"])
+    return "What is 12 + 30?"
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("release", run, __doc__ or ""))

@@ -1,0 +1,167 @@
+"""One step's optimizer updates from judged groups: advantages, packed rows, policy loss.
+
+Token ids go from the sampler to the loss untouched. The trainer's log-probabilities are taken at the sampling
+temperature with the vocabulary's padding left out, as the sampler drew.
+
+Shape letters: T tokens in the packed row, E hidden size, P prompts, G completions per prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from configs.schema import RlStage
+from configs.stage import StageFile
+from derivatives.losses import dapo, grpo
+from derivatives.losses.advantages import group_advantages, has_spread
+from derivatives.losses.clipping import Clip
+from derivatives.losses.cross_entropy import chunked_log_probs
+from derivatives.rollout.judged import Group, Judged
+from derivatives.training.batch import PackedBatch, Row, pack
+from derivatives.training.forward import hidden_states
+from derivatives.training.loop import Trainer
+from derivatives.training.model import head_weight, load_model, num_real_tokens
+
+LOSSES: dict[str, ModuleType] = {"grpo": grpo, "dapo": dapo}
+
+
+@dataclass
+class Totals:
+    """Sums over the tokens of a step that were computed."""
+
+    num_tokens: float = 0.0
+    entropy: float = 0.0
+    mismatch: float = 0.0
+    largest_mismatch: float = 0.0
+    clipped: float = 0.0
+    divergence: float = 0.0
+    losses: list[dict[str, float]] = field(default_factory=list)
+
+
+class PolicyUpdate:
+    """Updates the trainer's policy; holds the frozen reference where there is a KL term."""
+
+    def __init__(self, trainer: Trainer, stage: RlStage, stage_file: StageFile) -> None:
+        self.trainer, self.stage = trainer, stage
+        self.loss = LOSSES[stage.loss]
+        self.clip = Clip(stage.clip_low, stage.clip_high)
+        self.num_real_tokens = num_real_tokens(trainer.tokenizer)
+        self.reference: nn.Module | None = None
+        if stage.kl_coefficient > 0:
+            self.reference = load_model(stage_file.model_folder(), stage.precision, trainer.device)[0].requires_grad_(False)
+
+    def step(self, prompts: Sequence[list[int]], groups: Sequence[Group]) -> dict[str, float]:
+        """Update on a step's groups; returns what the progress log says of it."""
+        rewards_PG, known_PG = self.rewards(groups)
+        advantages_PG = group_advantages(rewards_PG, known_PG, self.stage.scale_advantages)
+        totals = Totals()
+        parts = self._parts(len(groups))
+        packed = [self._pack(prompts, groups, advantages_PG, known_PG, part) for part in parts]
+        if len(parts) > 1:
+            packed = [([self._with_old(batch) for batch in batches], divisor, keys) for batches, divisor, keys in packed]
+        for batches, divisor, keys in packed:
+            if batches:
+                losses = self.trainer.update(batches, lambda hidden, batch: self._loss(hidden, batch, totals), divisor, keys)
+                totals.losses.append(losses)
+        num = max(totals.num_tokens, 1.0)
+        return {
+            "loss": sum(one["loss"] for one in totals.losses) / max(len(totals.losses), 1),
+            "grad_norm": max((one["grad_norm"] for one in totals.losses), default=0.0),
+            "lr": totals.losses[-1]["lr"] if totals.losses else 0.0,
+            "entropy": totals.entropy / num,
+            "mismatch": totals.mismatch / num,
+            "largest_mismatch": totals.largest_mismatch,
+            "clipped": totals.clipped / num,
+            "divergence": totals.divergence / num,
+            "groups_without_spread": 1.0 - float(has_spread(rewards_PG, known_PG).double().mean()),
+            "trained_tokens": totals.num_tokens,
+        }
+
+    def rewards(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+        """Scores [P, G] and whether each counts."""
+        masks_truncated = self.stage.truncated == "mask"
+
+        def counts(one: Judged) -> bool:
+            return not one.missing and not (masks_truncated and one.truncated)
+
+        rewards = [[one.verdict.score for one in group] for group in groups]
+        known = [[counts(one) for one in group] for group in groups]
+        return torch.tensor(rewards, dtype=torch.float64), torch.tensor(known)
+
+    def _parts(self, num_groups: int) -> list[range]:
+        """Groups of each update: as equal as they come, in the drawn order."""
+        num = min(self.stage.updates_per_step, num_groups)
+        return [range(num_groups * part // num, num_groups * (part + 1) // num) for part in range(num)]
+
+    def _pack(
+        self, prompts: Sequence[list[int]], groups: Sequence[Group], advantages_PG: Tensor, known_PG: Tensor, part: range
+    ) -> tuple[list[PackedBatch], float, list[str]]:
+        """Rows that have a gradient, packed; the normaliser over all that count; and the rows' names."""
+        rows, lengths = [], []
+        for p in part:
+            for g, one in enumerate(groups[p]):
+                if not known_PG[p, g]:
+                    continue
+                lengths.append(len(one.completion.token_ids))
+                advantage = float(advantages_PG[p, g])
+                if advantage != 0.0 or self.reference is not None:
+                    rows.append(self._row(prompts[p], one, advantage, f"prompt {p} sample {g}"))
+        batches = pack(rows, self.stage.micro_batch_tokens) if rows else []
+        return batches, self.loss.divisor(lengths), [row.key for row in rows]
+
+    def _row(self, prompt: list[int], one: Judged, advantage: float, key: str) -> Row:
+        ids = one.completion.token_ids
+        before = [0.0] * len(prompt)
+        return Row(
+            ids=[*prompt, *ids],
+            loss_weights=[*before, *[self.loss.token_weight(len(ids))] * len(ids)],
+            extras={
+                "advantages": [*before, *[advantage] * len(ids)],
+                "sampled_log_probs": [*before, *one.completion.log_probs],
+            },
+            key=key,
+        )
+
+    def _with_old(self, batch: PackedBatch) -> PackedBatch:
+        """The batch with the log-probabilities of the policy before the step's first update."""
+        placed = batch.to(self.trainer.device)
+        with torch.no_grad():
+            log_probs_T, _ = self._log_probs(self.trainer.model, hidden_states(self.trainer.model, placed), placed)
+        return replace(placed, extras={**placed.extras, "old_log_probs": log_probs_T})
+
+    def _log_probs(self, model: nn.Module, hidden_TE: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        targets_T = torch.where(batch.weights_T > 0, batch.targets_T, -100)
+        temperature = self.stage.sampling.temperature
+        return chunked_log_probs(hidden_TE, head_weight(model), targets_T, temperature, self.num_real_tokens)
+
+    def _loss(self, hidden_TE: Tensor, batch: PackedBatch, totals: Totals) -> Tensor:
+        log_probs_T, entropy_T = self._log_probs(self.trainer.model, hidden_TE, batch)
+        old_T = batch.extras["old_log_probs"] if "old_log_probs" in batch.extras else log_probs_T.detach()
+        losses_T = self.loss.token_losses(log_probs_T, old_T, batch.advantages_T, self.clip)
+        divergence_T = torch.zeros_like(losses_T)
+        if self.reference is not None:
+            with torch.no_grad():
+                reference_T, _ = self._log_probs(self.reference, hidden_states(self.reference, batch), batch)
+            divergence_T = grpo.k3_divergence(log_probs_T, reference_T)
+            losses_T = losses_T + self.stage.kl_coefficient * divergence_T
+        self._count(batch, (log_probs_T.detach(), old_T, entropy_T.detach(), divergence_T.detach()), totals)
+        return (losses_T * batch.weights_T).sum()
+
+    def _count(self, batch: PackedBatch, values: tuple[Tensor, Tensor, Tensor, Tensor], totals: Totals) -> None:
+        log_probs_T, old_T, entropy_T, divergence_T = values
+        trained_T = batch.weights_T > 0
+        # The sampler drew before the step's first update, so it is compared with the policy of that time.
+        distance_T = (old_T - batch.extras["sampled_log_probs"]).abs() * trained_T
+        ratio_T = (log_probs_T - old_T).exp()
+        outside_T = ((ratio_T < 1.0 - self.clip.low) | (ratio_T > 1.0 + self.clip.high)) & trained_T
+        totals.num_tokens += float(trained_T.sum())
+        totals.entropy += float((entropy_T * trained_T).sum())
+        totals.mismatch += float(distance_T.sum())
+        totals.largest_mismatch = max(totals.largest_mismatch, float(distance_T.max()))
+        totals.clipped += float(outside_T.sum())
+        totals.divergence += float((divergence_T * trained_T).sum())

@@ -1,0 +1,1 @@
+"""What the seedling reads: one file per source, each with `document(rng) -> str`."""

@@ -1,0 +1,201 @@
+"""The seedling's pretraining loop: rows from the token stream, Muon and AdamW, warm-up, stable, linear decay.
+
+Rows are short while the rate is stable and long while it decays, where the model learns positions further
+out. A checkpoint holds weights, optimizer states and the number of tokens read, so a run that resumes reads
+on in the stream and replays nothing. A run's folder can be copied and finished with fewer `--tokens`: that
+is how snapshots are made.
+
+Sources: Muon (Keller Jordan, https://kellerjordan.github.io/posts/muon/) with the update scale of
+arXiv:2502.16982; warm-up, stable, decay from MiniCPM (arXiv:2404.06395).
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import log
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Muon, Optimizer
+from transformers import PreTrainedTokenizerFast
+
+from .mixture import SOURCES, TokenStream, sample_documents
+from .model import Seedling, Shape, export
+from .tokenizer import save_tokenizer, train_tokenizer
+
+TOKENS_PER_STEP = 8192
+TOKENS_PER_MICRO_BATCH = 4096
+STABLE_ROW_TOKENS, DECAY_ROW_TOKENS = 256, 512
+MATRIX_LR, OTHER_LR = 6e-3, 3e-3
+WEIGHT_DECAY = 0.05
+WARMUP_STEPS = 100
+DECAY_SHARE = 0.2
+MAX_GRAD_NORM = 1.0
+CHECKPOINT_STEPS = 100
+PROGRESS_STEPS = 20
+TOKENIZER_CHARS = 12_000_000
+HELD_OUT_DOCUMENTS = 200
+
+
+@dataclass
+class Run:
+    """What a checkpoint restores."""
+
+    model: Seedling
+    optimizers: list[Optimizer]
+    num_tokens: int = 0
+
+
+def new_run(seed: int) -> Run:
+    torch.manual_seed(seed)
+    model = Seedling(Shape())
+    matrices = [p for name, p in model.named_parameters() if name.startswith("layers.") and p.ndim == 2]
+    others = [p for name, p in model.named_parameters() if not (name.startswith("layers.") and p.ndim == 2)]
+    muon = Muon(matrices, lr=MATRIX_LR, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
+    adamw = AdamW(others, lr=OTHER_LR, betas=(0.9, 0.95), weight_decay=0.0)
+    for optimizer in (muon, adamw):
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return Run(model, [muon, adamw])
+
+
+def rate(num_tokens: int, total_tokens: int) -> float:
+    """Share of the peak learning rate: warm-up, stable, linear decay.
+
+    >>> rate(0, 10_000_000) == 1 / WARMUP_STEPS, rate(5_000_000, 10_000_000), rate(9_000_000, 10_000_000)
+    (True, 1.0, 0.5)
+    """
+    warm = (num_tokens // TOKENS_PER_STEP + 1) / WARMUP_STEPS
+    left = (total_tokens - num_tokens) / (DECAY_SHARE * total_tokens)
+    return max(0.0, min(1.0, warm, left))
+
+
+def save_checkpoint(run: Run, path: Path) -> None:
+    state = {
+        "model": run.model.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
+        "num_tokens": run.num_tokens,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def load_checkpoint(run: Run, path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    run.model.load_state_dict(state["model"])
+    for optimizer, values in zip(run.optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(values)
+    run.num_tokens = state["num_tokens"]
+
+
+def micro_batches(stream: TokenStream, start: int, row_tokens: int) -> Iterator[Tensor]:
+    """Rows of `row_tokens + 1` ids; each starts with the last id of the row before."""
+    ids = torch.from_numpy(stream.read(start, TOKENS_PER_STEP + 1).astype("int64"))
+    rows = ids.unfold(0, row_tokens + 1, row_tokens)
+    yield from rows.split(TOKENS_PER_MICRO_BATCH // row_tokens)
+
+
+def compiled_loss(model: Seedling) -> Callable[[Tensor], Tensor]:
+    """The loss through `torch.compile`, or as it is where that does not work (no C++ compiler)."""
+    compiled = torch.compile(model.loss, dynamic=False)
+    try:
+        num_rows = TOKENS_PER_MICRO_BATCH // STABLE_ROW_TOKENS
+        compiled(torch.zeros(num_rows, STABLE_ROW_TOKENS + 1, dtype=torch.int64)).backward()
+    except Exception as fault:  # noqa: BLE001 - a compiler can fail in any way; the plain path needs none.
+        print(f"torch.compile does not work here ({type(fault).__name__}); going on without it", flush=True)
+        return model.loss
+    finally:
+        model.zero_grad(set_to_none=True)
+    return compiled
+
+
+def train_step(run: Run, loss: Callable[[Tensor], Tensor], stream: TokenStream, total_tokens: int) -> float:
+    """One optimizer step; returns the mean loss in nats per token."""
+    share = rate(run.num_tokens, total_tokens)
+    row_tokens = STABLE_ROW_TOKENS if run.num_tokens < (1 - DECAY_SHARE) * total_tokens else DECAY_ROW_TOKENS
+    num_micro_batches, mean = TOKENS_PER_STEP // TOKENS_PER_MICRO_BATCH, 0.0
+    for ids in micro_batches(stream, run.num_tokens, row_tokens):
+        value = loss(ids) / num_micro_batches
+        value.backward()
+        mean += value.item()
+    torch.nn.utils.clip_grad_norm_(run.model.parameters(), MAX_GRAD_NORM)
+    for optimizer in run.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * share
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    run.num_tokens += TOKENS_PER_STEP
+    return mean
+
+
+@torch.inference_mode()
+def held_out_loss(model: Seedling, tokenizer: PreTrainedTokenizerFast) -> dict[str, dict[str, float]]:
+    """Loss and bits per byte of each source on fresh documents (code: fresh windows, from the same files)."""
+    results = {}
+    for name, (_, make) in SOURCES.items():
+        rng = Random(f"held-out/{name}")
+        text = tokenizer.eos_token.join(make(rng) for _ in range(HELD_OUT_DOCUMENTS))
+        ids = torch.tensor(tokenizer(text)["input_ids"])
+        rows = ids.unfold(0, DECAY_ROW_TOKENS + 1, DECAY_ROW_TOKENS)
+        nats = sum(model.loss(row[None]).item() for row in rows) / len(rows)
+        num_bytes = len(text.replace(tokenizer.eos_token, "").encode())
+        results[name] = {"loss": nats, "bits_per_byte": nats / log(2) * len(ids) / num_bytes}
+    return results
+
+
+def prepare_tokenizer(out: Path, seed: int) -> PreTrainedTokenizerFast:
+    folder = out / "tokenizer"
+    if not (folder / "tokenizer.json").exists():
+        save_tokenizer(train_tokenizer(sample_documents(seed, TOKENIZER_CHARS)), folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def report(out: Path, record: dict[str, float | int]) -> None:
+    with (out / "progress.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    print(
+        f"{record['tokens'] / 1e6:8.2f}M of {record['total'] / 1e6:.1f}M tokens  loss {record['loss']:.4f}  "
+        f"{record['tokens_per_s']:,.0f} tokens/s  {record['eta_s'] / 60:.1f} min left",
+        flush=True,
+    )
+
+
+def pretrain(out: Path, total_tokens: int, seed: int) -> None:
+    """Train to `total_tokens` and write `out/model`; goes on from `out/checkpoints` if there is one."""
+    tokenizer = prepare_tokenizer(out, seed)
+    stream = TokenStream(out / "tokenizer" / "tokenizer.json", out / "data", seed)
+    run, checkpoint = new_run(seed), out / "checkpoints" / "latest.pt"
+    if checkpoint.exists():
+        load_checkpoint(run, checkpoint)
+    loss = compiled_loss(run.model)
+    losses, since, step = [], time.perf_counter(), run.num_tokens // TOKENS_PER_STEP
+    seconds = 0.0
+    while run.num_tokens < total_tokens:
+        losses.append(train_step(run, loss, stream, total_tokens))
+        step += 1
+        if step % PROGRESS_STEPS == 0 or run.num_tokens >= total_tokens:
+            elapsed, since = time.perf_counter() - since, time.perf_counter()
+            seconds += elapsed
+            speed = len(losses) * TOKENS_PER_STEP / elapsed
+            eta_s = (total_tokens - run.num_tokens) / speed
+            record = {
+                "step": step,
+                "tokens": run.num_tokens,
+                "total": total_tokens,
+                "loss": sum(losses) / len(losses),
+            }
+            report(out, {**record, "tokens_per_s": speed, "eta_s": eta_s, "seconds": seconds})
+            losses = []
+        if step % CHECKPOINT_STEPS == 0 or run.num_tokens >= total_tokens:
+            save_checkpoint(run, checkpoint)
+    stream.close()
+    export(run.model, tokenizer, out / "model")
+    metrics = {"tokens": run.num_tokens, "held_out": held_out_loss(run.model, tokenizer)}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    print(json.dumps(metrics["held_out"], indent=2))

@@ -1,0 +1,122 @@
+"""Supervised fine-tuning on conversations; the loss is on what the assistant says.
+
+    python -m derivatives.sft STAGE.json OUT/
+
+Reads JSONL of `{"prompt", "completion"}` or `{"messages": [{"role", "content"}, ...]}` from corpus stages or files;
+writes `model/`, `metrics.json`, `progress.jsonl` and `plots/`. A killed run goes on with the same command. Trained are the
+assistant turns' contents and the token that ends each of them.
+
+Source: Qwen2.5 (arXiv:2412.15115), section 4. Departure: the loss is averaged over the trained tokens of a whole step.
+Not done: tools, images, more than one process. Longer examples are dropped and counted, never cut.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from configs.errors import UserError
+from configs.schema import SftStage
+from configs.stage import StageFile, run_command
+from derivatives.training.batch import Row
+from derivatives.training.chat import encode_example, encode_messages
+from derivatives.training.loop import Trainer, finished
+from derivatives.training.order import items_between
+
+
+def run(stage_file: StageFile, out: Path) -> None:
+    """The whole stage: examples, steps, model."""
+    stage = stage_file.stage
+    assert isinstance(stage, SftStage)
+    if finished(stage_file, out):
+        return
+    trainer = Trainer(stage_file, out)
+    rows, num_too_long = read_rows(stage_file, stage, trainer.tokenizer)
+
+    num_examples = max(1, round(stage.epochs * len(rows)))
+    total = math.ceil(num_examples / stage.batch_examples)
+    for step in trainer.steps(total):
+        first, last = (step - 1) * stage.batch_examples, min(step * stage.batch_examples, num_examples)
+        trainer.train_step([rows[item] for item in items_between(first, last, len(rows), stage_file.seed)])
+    trainer.finish(examples=len(rows), dropped_too_long=num_too_long)
+
+
+def read_rows(stage_file: StageFile, stage: SftStage, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:
+    """All examples that fit into `max_length`, in the order of the data, and how many do not.
+
+    Raises:
+        UserError: A line that is no example (file and line are named), nothing to train on, or a micro-batch that is
+            smaller than an example.
+    """
+    rows: list[Row] = []
+    num_too_long = 0
+    for path in data_files(stage_file, stage):
+        for where, example in read_jsonl(path):
+            row = encode_row(where, example, stage.system, tokenizer)
+            if len(row.ids) > stage.max_length:
+                num_too_long += 1
+            else:
+                rows.append(row)
+    if not rows:
+        raise UserError(
+            f"data: {', '.join(stage.data)} holds no example of at most stage.max_length = {stage.max_length} tokens "
+            f"({num_too_long} are longer); raise it or check the files"
+        )
+    longest = max(len(row.ids) for row in rows)
+    if longest > stage.micro_batch_tokens:
+        raise UserError(
+            f"stage.micro_batch_tokens: {stage.micro_batch_tokens} is less than the longest example ({longest} tokens); "
+            "raise it, or lower stage.max_length"
+        )
+    return rows, num_too_long
+
+
+def data_files(stage_file: StageFile, stage: SftStage) -> list[Path]:
+    """The JSONL files of the stage: the user's own, or those of corpus stages."""
+    return [
+        Path(name) if name.endswith(".jsonl") else stage_file.data_folder(name) / "examples.jsonl" for name in stage.data
+    ]
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Objects of a JSONL file, each with its `file:line`. Raises UserError that names the line."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                value = json.loads(line)
+                if not isinstance(value, dict):
+                    raise UserError(f"{path}:{number}: {line.strip()[:80]!r} is not an object; give one example per line")
+                yield f"{path}:{number}", value
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{number}: not JSON ({error}); mend or remove the line") from error
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"data: {path} does not exist; give a JSONL file, or a corpus stage with output examples") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"data: {path} is not a UTF-8 text file; convert it") from error
+
+
+def encode_row(where: str, example: dict[str, Any], system: str | None, tokenizer: PreTrainedTokenizerBase) -> Row:
+    """One example as a row. Raises UserError that names the line."""
+    if "messages" in example:
+        try:
+            ids, trained = encode_messages(tokenizer, example["messages"], system)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        return Row(ids, loss_weights=[float(flag) for flag in trained], key=where)
+    for field in ("prompt", "completion"):
+        if not isinstance(example.get(field), str):
+            raise UserError(f"{where}: {field}: {str(example.get(field))[:80]!r} is not a text; an example has prompt and completion, or messages")
+    ids, num_prompt = encode_example(tokenizer, example["prompt"], example["completion"], system)
+    return Row(ids, trained_from=num_prompt, key=where)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("sft", run, __doc__))

@@ -1,0 +1,280 @@
+"""Causal attention over packed documents that never see one another, by the best means that a machine has.
+
+Three methods, the same mathematics: the `flash-attn` package on CUDA where it is installed, else torch's own
+`varlen_attn` on CUDA, else per-document attention that needs no special kernel (CPU, and FP32 on any device). The last
+one puts documents of similar length side by side with little padding at their ends, where a causal mask hides it, so
+that many short documents cost a few large operations; a dense mask over the packed row is never built.
+
+All are reached through `packed_attention`, and through transformers under `REGISTERED_NAME`, when the forward pass is
+given `packing=`. A forward pass must also be given `use_cache=False` (`forward.hidden_states` does), because a cache
+would make one sequence of the packed row. `leak_probe` proves on the loaded model that no document reaches another.
+
+Sources: FlashAttention-2 (arXiv:2307.08691); torch.nn.attention.varlen. Not done: sliding windows (refused), dropout.
+
+Shape letters: T tokens in the packed row, P tokens with padding, N documents in a group, L longest of them, H query
+heads, K key-value heads, G query heads per key-value head, D head dimension, X = H + 2K.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import flash_attention_mask
+
+from configs.errors import UserError
+from derivatives.training.short_attention import SHORT_DOCUMENT, ShortAttention
+
+try:
+    from flash_attn import flash_attn_varlen_func
+except ImportError:  # not installed, or built for another torch
+    flash_attn_varlen_func = None
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None
+
+REGISTERED_NAME = "packed_documents"
+"""Without the word that makes transformers look for a hub kernel."""
+METHODS = ("flash_attn", "varlen", "documents")
+MAX_PADDING = 0.2
+"""A group ends where the next document is shorter than its longest by more than this share (measured on 2 cores with
+documents of 60 to 120 tokens: fewer, larger operations win over the last bits of padding)."""
+VARLEN_NAMES_GQA = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""torch 2.12 and later want grouped queries to be named; 2.11 has no such option. Looked at once, here."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How documents lie in a packed row, worked out once per batch and read by every layer.
+
+    Attributes:
+        cu_seqlens: int32 [N + 1] starts of documents; the one object is given for queries and for keys.
+        max_length: Tokens of the longest document.
+        method: One of `METHODS`.
+        groups: For `documents`: (number of documents, padded length) of each group.
+        slots_T: For `documents`: place of each token in the padded layout, or None where nothing is padded or moved.
+    """
+
+    cu_seqlens: Tensor
+    max_length: int
+    method: str
+    groups: tuple[tuple[int, int], ...]
+    slots_T: Tensor | None
+
+
+def choose(device: str | torch.device, dtype: torch.dtype = torch.bfloat16) -> str:
+    """Name of the best method for a device and a working precision."""
+    if torch.device(device).type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        if flash_attn_varlen_func is not None:
+            return "flash_attn"
+        if varlen_attn is not None:
+            return "varlen"
+    return "documents"
+
+
+def set_method(model: PreTrainedModel, method: str) -> None:
+    """Choose the method of a model's packed attention."""
+    if method not in METHODS:
+        raise ValueError(f"attention method {method!r} is unknown; allowed: {', '.join(METHODS)}")
+    model.packed_attention_method = method  # type: ignore[assignment]
+
+
+def method_of(model: PreTrainedModel) -> str:
+    """The chosen method of a model, or the best one for where its weights are."""
+    chosen = getattr(model, "packed_attention_method", None)
+    return chosen if isinstance(chosen, str) else choose(model.device, model.dtype)
+
+
+def plan(lengths: Sequence[int], cu_seqlens: Tensor, method: str) -> Packing:
+    """The packing of documents of these lengths, in their order in the row."""
+    if method != "documents":
+        return Packing(cu_seqlens, max(lengths), method, (), None)
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    groups: list[list[int]] = []
+    for index in order:
+        if groups and lengths[index] >= (1 - MAX_PADDING) * lengths[groups[-1][0]]:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    starts = torch.tensor((0, *lengths)).cumsum(0).tolist()
+    slots_T = torch.empty(starts[-1], dtype=torch.int64)
+    offset = 0
+    for group in groups:
+        longest = lengths[group[0]]
+        for index in group:
+            slots_T[starts[index] : starts[index + 1]] = torch.arange(offset, offset + lengths[index])
+            offset += longest
+    moved = offset != len(slots_T) or not torch.equal(slots_T, torch.arange(offset))
+    sizes = tuple((len(group), lengths[group[0]]) for group in groups)
+    return Packing(cu_seqlens, max(lengths), method, sizes, slots_T.to(cu_seqlens.device) if moved else None)
+
+
+def packed_attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, packing: Packing, scale: float) -> Tensor:
+    """Causal attention inside each document, [T, H, D], of rotated queries and keys; `scale` multiplies the scores."""
+    if packing.method == "documents":
+        return _attend_by_document(torch.cat((q_THD, k_TKD, v_TKD), dim=1), q_THD.shape[1], packing, scale)
+    ends, longest = packing.cu_seqlens, packing.max_length
+    q, k, v = (part.contiguous() for part in (q_THD, k_TKD, v_TKD))
+    if packing.method == "flash_attn":
+        return flash_attn_varlen_func(q, k, v, ends, ends, longest, longest, softmax_scale=scale, causal=True)
+    options: dict[str, Any] = {"window_size": (-1, 0), "scale": scale}
+    if q.shape[1] != k.shape[1]:
+        if VARLEN_NAMES_GQA:
+            options["enable_gqa"] = True
+        else:
+            k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for part in (k, v))
+    return varlen_attn(q, k, v, ends, ends, longest, longest, **options)
+
+
+class _Pad(torch.autograd.Function):
+    """Tokens to their places in the padded layout; `_Unpad` is its inverse. No two tokens share a place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slots_T: Tensor, num_places: int) -> Tensor:
+        ctx.save_for_backward(slots_T)
+        return x.new_zeros((num_places, *x.shape[1:])).index_copy_(0, slots_T, x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (slots_T,) = ctx.saved_tensors
+        return gradients[0].index_select(0, slots_T), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slots_T: Tensor) -> Tensor:
+        ctx.save_for_backward(slots_T)
+        ctx.num_places = len(x)
+        return x.index_select(0, slots_T)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (slots_T,) = ctx.saved_tensors
+        gradient = gradients[0]
+        return gradient.new_zeros((ctx.num_places, *gradient.shape[1:])).index_copy_(0, slots_T, gradient), None
+
+
+def _attend_by_document(qkv_TXD: Tensor, num_heads: int, packing: Packing, scale: float) -> Tensor:
+    sizes = [number * length for number, length in packing.groups]
+    padded_PXD = qkv_TXD if packing.slots_T is None else _Pad.apply(qkv_TXD, packing.slots_T, sum(sizes))
+    parts = []
+    for part, (number, length) in zip(padded_PXD.split(sizes), packing.groups, strict=True):
+        part_NLXD = part.unflatten(0, (number, length))
+        parts.append(_attend_group(part_NLXD, num_heads, scale).flatten(0, 1))
+    out_PHD = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return out_PHD if packing.slots_T is None else _Unpad.apply(out_PHD, packing.slots_T)
+
+
+def _attend_group(qkv_NLXD: Tensor, num_heads: int, scale: float) -> Tensor:
+    """Causal attention over documents of one (padded) length: [N, L, H, D]."""
+    if qkv_NLXD.dtype == torch.bfloat16 and qkv_NLXD.device.type == "cpu" and qkv_NLXD.shape[1] <= SHORT_DOCUMENT:
+        return ShortAttention.apply(qkv_NLXD, num_heads, scale)
+    num_kv_heads = (qkv_NLXD.shape[2] - num_heads) // 2
+    q, k, v = (part.transpose(1, 2) for part in qkv_NLXD.split((num_heads, num_kv_heads, num_kv_heads), dim=2))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=num_heads != num_kv_heads)
+    return mixed.transpose(1, 2)
+
+
+def _registered_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **given: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls; query [1, H, T, D], key and value [1, K, T, D]; returns [1, T, H, D]."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    packing: Packing | None = given.get("packing")
+    if packing is not None:
+        q_THD, k_TKD, v_TKD = (part[0].transpose(0, 1) for part in (query, key, value))
+        return packed_attention(q_THD, k_TKD, v_TKD, packing, scale)[None], None
+    num_queries, num_keys = query.shape[2], key.shape[2]
+    mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device).tril(num_keys - num_queries)
+    if attention_mask is not None:
+        mask = mask & attention_mask[:, None, None, :num_keys].bool()
+    mixed = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return mixed.transpose(1, 2), None
+
+
+AttentionInterface.register(REGISTERED_NAME, _registered_attention)
+AttentionMaskInterface.register(REGISTERED_NAME, flash_attention_mask)
+
+
+@functools.cache
+def probe_lengths() -> tuple[int, ...]:
+    """Document lengths of the leak probe: single tokens, equals, padded groups, and one that is long."""
+    return (5, 17, 1, 40, 23, 40, 2, 300)
+
+
+def leak_probe(model: PreTrainedModel) -> float:
+    """Largest trace of one document in another, over hidden states and gradients; 0.0 when there is none.
+
+    Changes every token of one document and compares what the others give, and takes the gradient of the others'
+    outputs with respect to the changed document's embeddings. Kernels that sum gradients in no fixed order (CUDA)
+    make the others' own gradients incomparable between two passes, so these are compared on CPU only.
+    """
+    lengths = probe_lengths()
+    starts = torch.tensor((0, *lengths)).cumsum(0)
+    generator = torch.Generator().manual_seed(0)
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    ids_T = torch.randint(vocab_size, (int(starts[-1]),), generator=generator)
+    weights_TE = torch.randn(len(ids_T), model.config.hidden_size, generator=generator)
+    worst = 0.0
+    for changed in (1, 4, 7):
+        inside = slice(int(starts[changed]), int(starts[changed + 1]))
+        others = torch.ones(len(ids_T), dtype=torch.bool)
+        others[inside] = False
+        other_ids_T = ids_T.clone()
+        other_ids_T[inside] = (ids_T[inside] + 1) % vocab_size
+        before, gradient_before = _probe_pass(model, ids_T, weights_TE * others[:, None])
+        after, gradient_after = _probe_pass(model, other_ids_T, weights_TE * others[:, None])
+        traces = [before[others] - after[others], gradient_before[inside], gradient_after[inside]]
+        if before.device.type == "cpu":
+            traces.append(gradient_before[others] - gradient_after[others])
+        worst = max(worst, *(float(trace.abs().max()) for trace in traces))
+    return worst
+
+
+def require_no_leak(model: PreTrainedModel) -> None:
+    """Stop a stage whose packed documents would see one another. Raises UserError."""
+    trace = leak_probe(model)
+    if trace > 0:
+        raise UserError(
+            f"attention: packed documents see one another ({method_of(model)} on {model.device}, trace {trace:.3g}); this "
+            "torch or flash-attn build is not fit for training; install another version"
+        )
+
+
+def _probe_pass(model: PreTrainedModel, ids_T: Tensor, weights_TE: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden states of the packed probe, and the gradient of their weighted sum at the embeddings."""
+    from derivatives.training.batch import Row, pack
+    from derivatives.training.forward import hidden_states
+
+    starts = [0, *torch.tensor(probe_lengths()).cumsum(0).tolist()]
+    ids = ids_T.tolist()
+    rows = [Row(ids[start:end]) for start, end in zip(starts, starts[1:], strict=False)]
+    (batch,) = pack(rows, len(ids))
+    place_T = torch.cat([torch.arange(starts[index], starts[index + 1]) for index in batch.row_indices])
+    seen: list[Tensor] = []
+    hook = model.get_input_embeddings().register_forward_hook(lambda module, args, output: seen.append(output))
+    try:
+        with torch.enable_grad():
+            hidden_TE = hidden_states(model, batch.to(model.device))
+            total = (hidden_TE.float() * weights_TE[place_T].to(hidden_TE.device)).sum()
+            (gradient,) = torch.autograd.grad(total, seen[0])
+    finally:
+        hook.remove()
+    back_T = torch.argsort(place_T).to(hidden_TE.device)
+    return hidden_TE.detach()[back_T], gradient.reshape(hidden_TE.shape)[back_T]

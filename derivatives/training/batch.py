@@ -1,0 +1,145 @@
+"""Packed batches: many documents in one row of tokens that never see one another.
+
+A `Row` is one document with the weight of each of its tokens in the loss. `pack` lays rows end to end into
+`PackedBatch`es of bounded size; position ids restart with every row, and `cu_seqlens` says where rows begin, as
+variable-length attention wants it. Nothing is padded, cut or lost. Rows lie in order of falling length, so that
+neighbours are of similar length, which the CPU attention uses.
+
+Shape letters: T tokens in the packed row, N rows in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NO_TARGET = -100
+"""Target of a token that predicts nothing: the last of each row."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One document.
+
+    Attributes:
+        ids: Its token ids.
+        trained_from: The first token that is predicted with weight 1; all before it have weight 0. Token 0 of a
+            row is never predicted, since nothing stands before it.
+        loss_weights: One weight per token instead, the weight of predicting that token; overrides `trained_from`.
+        extras: More numbers per token, by name (`advantages`, `old_log_probs`, ...), each aligned with `ids`.
+        key: What messages call this row.
+    """
+
+    ids: Sequence[int]
+    trained_from: int = 1
+    loss_weights: Sequence[float] | None = None
+    extras: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    key: str = ""
+
+    def weights(self) -> Sequence[float]:
+        """The weight of predicting each token; what it says of the first one is not read."""
+        if self.loss_weights is not None:
+            return self.loss_weights
+        num_context = min(max(self.trained_from, 0), len(self.ids))
+        return [0.0] * num_context + [1.0] * (len(self.ids) - num_context)
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """One packed row, with everything shifted to the token that predicts: `targets_T[t]` is the token after t.
+
+    Attributes:
+        input_ids_T: int64 token ids.
+        position_ids_T: int64, restarting at 0 with every row.
+        cu_seqlens: int32 [N + 1]; row i is tokens `cu_seqlens[i]` to `cu_seqlens[i + 1]`.
+        targets_T: int64, `NO_TARGET` at the end of each row.
+        weights_T: float32 weight of each target in the loss; 0 at the end of each row.
+        extras: float32 [T] by name, shifted like the targets.
+        row_indices: Which of the packed rows lies where, as positions in the list that was given to `pack`.
+        lengths: Tokens of each row, in the same order (plain numbers, so that no device is asked).
+    """
+
+    input_ids_T: Tensor
+    position_ids_T: Tensor
+    cu_seqlens: Tensor
+    targets_T: Tensor
+    weights_T: Tensor
+    extras: Mapping[str, Tensor]
+    row_indices: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.input_ids_T)
+
+    @property
+    def advantages_T(self) -> Tensor:
+        return self.extras["advantages"]
+
+    @property
+    def old_log_probs_T(self) -> Tensor:
+        return self.extras["old_log_probs"]
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch on a device."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=True)
+            for name in ("input_ids_T", "position_ids_T", "cu_seqlens", "targets_T", "weights_T")
+        }
+        extras = {name: value.to(device, non_blocking=True) for name, value in self.extras.items()}
+        return replace(self, **moved, extras=extras)
+
+
+def pack(rows: Sequence[Row], max_tokens: int) -> list[PackedBatch]:
+    """Rows into packed batches of at most `max_tokens`: first fit, longest row first, ties in the given order.
+
+    A row that is longer than `max_tokens` gets a batch of its own. All rows must have the same extras.
+    """
+    bins: list[list[int]] = []
+    free: list[int] = []
+    for index in sorted(range(len(rows)), key=lambda index: -len(rows[index].ids)):
+        length = len(rows[index].ids)
+        if length == 0:
+            raise ValueError(f"rows[{index}] is empty; a row has at least one token")
+        fit = next((number for number, space in enumerate(free) if space >= length), None)
+        if fit is None:
+            bins.append([index])
+            free.append(max_tokens - length)
+        else:
+            bins[fit].append(index)
+            free[fit] -= length
+    return [_assemble([rows[index] for index in chosen], tuple(chosen)) for chosen in bins]
+
+
+def _assemble(rows: Sequence[Row], row_indices: tuple[int, ...]) -> PackedBatch:
+    lengths = tuple(len(row.ids) for row in rows)
+    names = sorted({name for row in rows for name in row.extras})
+    extras = {name: _shifted([row.extras[name] for row in rows], lengths) for name in names}
+    ids_T = np.concatenate([np.asarray(row.ids, dtype=np.int64) for row in rows])
+    ends = np.cumsum(lengths)
+    targets_T = np.roll(ids_T, -1)
+    targets_T[ends - 1] = NO_TARGET
+    return PackedBatch(
+        input_ids_T=torch.from_numpy(ids_T),
+        position_ids_T=torch.cat([torch.arange(length) for length in lengths]),
+        cu_seqlens=torch.from_numpy(np.concatenate(([0], ends)).astype(np.int32)),
+        targets_T=torch.from_numpy(targets_T),
+        weights_T=_shifted([row.weights() for row in rows], lengths),
+        extras=extras,
+        row_indices=row_indices,
+        lengths=lengths,
+    )
+
+
+def _shifted(values: Sequence[Sequence[float]], lengths: Sequence[int]) -> Tensor:
+    """Per-token numbers of all rows, each moved to the token before the one it belongs to; 0 at the ends of rows."""
+    for value, length in zip(values, lengths, strict=True):
+        if len(value) != length:
+            raise ValueError(f"{len(value)} numbers were given for a row of {length} tokens; give one per token")
+    moved_T = np.roll(np.concatenate([np.asarray(value, dtype=np.float32) for value in values]), -1)
+    moved_T[np.cumsum(lengths) - 1] = 0.0
+    return torch.from_numpy(moved_T)

@@ -1,0 +1,103 @@
+"""AdamW over FP32 masters, with working weights in bf16.
+
+bf16 has eight bits of mantissa: an update of a thousandth of a weight would be lost in it, so the sums are kept in FP32
+here and the model's own tensors are rewritten in place from them after each step. In place, because the rollout engine
+reads the very same tensors.
+
+Gradients are summed in FP32 too: as soon as a backward pass has a parameter's gradient complete it is moved into the
+master's, so bf16 gradients of several micro-batches are never added in bf16, and a parameter's `.grad` is always empty
+outside a backward pass.
+
+Sources: AdamW (arXiv:1711.05101); mixed-precision masters (arXiv:1710.03740). Not done: sharding over devices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from configs.schema import Optimization
+
+
+class MasterAdamW:
+    """One optimizer for one model. Create it once; it listens to the model's backward passes."""
+
+    def __init__(self, model: nn.Module, config: Optimization) -> None:
+        named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        self.config = config
+        self.weights = [weight for _, weight in named]
+        self.masters = [_master_of(weight) for weight in self.weights]
+        decayed = [master for master in self.masters if master.ndim >= 2]
+        plain = [master for master in self.masters if master.ndim < 2]  # norms and biases
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.adamw = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True,
+        )  # fmt: skip
+        self._hooks = [
+            weight.register_post_accumulate_grad_hook(self._take_gradient(master))
+            for weight, master in zip(self.weights, self.masters, strict=True)
+            if weight is not master
+        ]
+
+    def step(self, lr: float) -> float:
+        """Clip, update the masters, rewrite the working weights, forget the gradients.
+
+        Returns:
+            The gradient's global L2 norm before clipping. Where it is not finite, nothing is updated.
+        """
+        gradients = [master.grad for master in self.masters if master.grad is not None]
+        if not gradients:
+            raise ValueError("no gradient to step with; run a backward pass first")
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+        if norm < float("inf"):
+            if norm > self.config.max_grad_norm:
+                torch._foreach_mul_(gradients, self.config.max_grad_norm / norm)
+            for group in self.adamw.param_groups:
+                group["lr"] = lr
+            self.adamw.step()
+            self._write_weights()
+        self.adamw.zero_grad(set_to_none=True)
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masters and moments; the tensors themselves, not copies."""
+        return {"masters": [master.detach() for master in self.masters], "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state and rewrite the model's working weights from its masters."""
+        given = state["masters"]
+        if [tuple(master.shape) for master in given] != [tuple(master.shape) for master in self.masters]:
+            raise ValueError("the saved masters have other shapes than this model's parameters")
+        with torch.no_grad():
+            torch._foreach_copy_(self.masters, [master.to(own.device) for master, own in zip(given, self.masters, strict=True)])
+        self.adamw.load_state_dict(state["adamw"])
+        self._write_weights()
+
+    def _write_weights(self) -> None:
+        pairs = [(weight, master) for weight, master in zip(self.weights, self.masters, strict=True) if weight is not master]
+        if pairs:
+            with torch.no_grad():
+                torch._foreach_copy_([weight for weight, _ in pairs], [master for _, master in pairs])
+
+    @staticmethod
+    def _take_gradient(master: Tensor) -> Any:
+        def take(weight: Tensor) -> None:
+            if weight.grad is None:
+                return
+            if master.grad is None:
+                master.grad = weight.grad.float()
+            else:
+                master.grad += weight.grad
+            weight.grad = None
+
+        return take
+
+
+def _master_of(weight: Tensor) -> Tensor:
+    """The FP32 master of a working weight: the weight itself where that is FP32 already."""
+    if weight.dtype == torch.float32:
+        return weight
+    return weight.detach().float().requires_grad_(True)

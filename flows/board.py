@@ -1,0 +1,168 @@
+"""What Prefect's UI shows of a run: a progress artifact per stage, then the result table and the report.
+
+All calls to Prefect are made by one thread that nobody waits for: a slow or lost server costs artifacts,
+never a training. Artifact keys are [a-z0-9-].
+"""
+
+from __future__ import annotations
+
+import base64
+import contextvars
+import queue
+import re
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.stage import read_progress
+from flows.plan import PlannedStage
+from flows.terminal import duration, interval, metrics_text
+
+UPDATE_EVERY_S = 2.0
+CLOSE_LIMIT_S = 5.0
+CURVE_WIDTH, CURVE_HEIGHT = 640, 160
+CURVE_METRICS = ("rl/reward", "sft/loss", "pretrain/loss")
+
+
+def artifact_key(*parts: str) -> str:
+    """A key that Prefect accepts."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+class Board:
+    """A listener that keeps a run's artifacts in Prefect."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._latest: dict[str, tuple[float, str]] = {}
+        self._ids: dict[str, Any] = {}
+        self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._changed = threading.Event()
+        self._closing = threading.Event()
+        # Artifacts belong to the flow run that is current in this context.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._work,), daemon=True, name="prefect-artifacts")
+        self._thread.start()
+
+    def stage_started(self, planned: PlannedStage, folder: Path) -> None:
+        """A progress artifact at 0%."""
+        self._latest[planned.stage.id] = (0.0, "started")
+
+    def stage_progress(self, planned: PlannedStage, line: Mapping[str, Any]) -> None:
+        """The artifact moves."""
+        share = 100.0 * line.get("step", 0) / max(1, line.get("total") or 1)
+        self._latest[planned.stage.id] = (min(100.0, share), f"{line.get('step')}/{line.get('total')}  {metrics_text(line)}")
+
+    def stage_ended(self, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
+        """The artifact says how it ended."""
+        state = "reused" if entry["reused"] else entry["status"]
+        share = 100.0 if entry["status"] == "completed" else self._latest.get(planned.stage.id, (0.0, ""))[0]
+        self._latest[planned.stage.id] = (share, f"{state} in {duration(entry['seconds'])}")
+
+    def note(self, text: str) -> None:
+        """Goes to the run's log in the UI."""
+        from prefect import get_run_logger
+
+        self._calls.put(lambda: get_run_logger().info(text))
+
+    def conclude(self, record: Mapping[str, Any], results: Mapping[str, Any] | None) -> None:
+        """Table and summary, once the run is over."""
+        self._calls.put(lambda: _publish_summary(record, results))
+
+    def close(self) -> None:
+        """Flush for a few seconds at most."""
+        self._closing.set()
+        self._calls.put(None)
+        self._thread.join(CLOSE_LIMIT_S)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                call = self._calls.get(timeout=UPDATE_EVERY_S)
+            except queue.Empty:
+                self._quietly(self._update)
+                continue
+            if call is None:
+                self._quietly(self._update)
+                return
+            self._quietly(call)
+
+    def _update(self) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+        for stage_id, (share, text) in list(self._latest.items()):
+            known = self._ids.get(stage_id)
+            if known is None:
+                key = artifact_key(self._run_id, stage_id)
+                made = create_progress_artifact(progress=share, key=key, description=f"{stage_id}: {text}")
+                self._ids[stage_id] = (made, share, text)
+            elif known[1:] != (share, text):
+                update_progress_artifact(artifact_id=known[0], progress=share, description=f"{stage_id}: {text}")
+                self._ids[stage_id] = (known[0], share, text)
+
+    @staticmethod
+    def _quietly(call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception:
+            return  # the server is away; the store has everything
+
+
+def summary_markdown(record: Mapping[str, Any], results: Mapping[str, Any] | None) -> str:
+    """The run on one page: result, curves, stages, paths."""
+    lines = [f"# {record['recipe']}: {record['status']}", "", f"Base `{record['base']}`, {duration(record['seconds'])}."]
+    if record.get("error"):
+        lines += ["", "```", str(record["error"]), "```"]
+    if results:
+        lines += ["", "| model | pass@1 | gain |", "|---|---|---|"]
+        for row in result_rows(results):
+            lines.append(f"| {row['model']} | {row['pass@1']} | {row['gain']} |")
+    for entry in record["stages"]:
+        curve = curve_svg(Path(entry["folder"])) if entry.get("folder") else None
+        if curve is not None:
+            name, svg = curve
+            lines += ["", f"**{entry['id']}**: {name}", "", f"![{name}](data:image/svg+xml;base64,"
+                      f"{base64.b64encode(svg.encode()).decode()})"]
+    lines += ["", "| stage | kind | state | time | digest |", "|---|---|---|---|---|"]
+    for entry in record["stages"]:
+        state = "reused" if entry["reused"] else entry["status"]
+        lines.append(f"| {entry['id']} | {entry['kind']} | {state} | {duration(entry['seconds'])} | `{entry['digest'][:12]}` |")
+    lines += ["", f"Release: `{record['release']}`" if record.get("release") else "Nothing was released.",
+              "", f"Report: `{record['report']}`" if record.get("report") else ""]
+    return "\n".join(lines)
+
+
+def result_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Rows of the result table as plain text."""
+    gains = results.get("gains", {})
+    return [{"model": name, "pass@1": interval(facts.get("pass@1")),
+             "gain": interval((gains.get(name) or {}).get("pass@1"), sign=True), "pass@k": interval(facts.get("pass@k"))}
+            for name, facts in results.get("models", {}).items()]
+
+
+def curve_svg(folder: Path) -> tuple[str, str] | None:
+    """The stage's reward or loss over its steps, as (metric, SVG); None when it has neither."""
+    lines = read_progress(folder)
+    for name in CURVE_METRICS:
+        points = [(line["step"], line[name]) for line in lines if isinstance(line.get(name), (int, float))]
+        if len(points) < 2:
+            continue
+        low, high = min(y for _, y in points), max(y for _, y in points)
+        first, last = points[0][0], points[-1][0]
+        path = " ".join(f"{(x - first) / max(1, last - first) * CURVE_WIDTH:.1f},"
+                        f"{(1 - (y - low) / ((high - low) or 1)) * CURVE_HEIGHT:.1f}" for x, y in points)
+        return f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g} over {last} steps", (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 {CURVE_WIDTH + 8} {CURVE_HEIGHT + 8}" '
+            f'width="{CURVE_WIDTH}" height="{CURVE_HEIGHT}"><polyline points="{path}" fill="none" '
+            'stroke="#2a6fdb" stroke-width="2"/></svg>')
+    return None
+
+
+def _publish_summary(record: Mapping[str, Any], results: Mapping[str, Any] | None) -> None:
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    if results:
+        create_table_artifact(table=result_rows(results), key="results", description=f"{record['recipe']}, {record['id']}")
+    create_markdown_artifact(markdown=summary_markdown(record, results), key=artifact_key("run", record["id"]),
+                             description=f"{record['recipe']}: {record['status']}")

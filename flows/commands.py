@@ -1,0 +1,249 @@
+"""What the commands of `derive` do, one function each. `flows/cli.py` has their options."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from configs.errors import UserError
+from flows import runs
+from flows.session import Request, prepare, results, write_report
+from flows.store import Store
+from flows.terminal import duration, interval, result_table
+
+NARROW = 160
+"""Columns assumed when stdout is no terminal, so that tables in logs are not cut to 80."""
+
+
+def run_preset(given: argparse.Namespace) -> int:
+    """`derive math`, `derive run PRESET`."""
+    return _run(given, Request(given.preset, given.base, tuple(given.overrides), given.machine, given.store))
+
+
+def run_single(given: argparse.Namespace) -> int:
+    """`derive pretrain|sft|rl DATA.jsonl`."""
+    from flows.single import single_stage
+
+    if given.out is not None and given.out.exists():
+        raise UserError(f"--out: {given.out} exists; give a new folder, or remove it")
+    base = given.base or "seedling"
+    recipe = single_stage(given.command, given.data, base, given.overrides)
+    request = Request(f"{given.command} {given.data}", base, tuple(given.overrides), given.machine, given.store, recipe)
+    code = _run(given, request)
+    if code == 0 and given.out is not None:
+        model = Path(runs.all_runs(Store(given.store or None))[-1]["stages"][-1]["folder"]) / "model"
+        shutil.copytree(model, given.out)
+        print(f"model: {given.out}", file=sys.stderr)
+    return code
+
+
+def plan(given: argparse.Namespace) -> int:
+    """`derive plan PRESET`."""
+    from configs.load import default_machine_name, load_machine, load_recipe
+    from configs.stage import write_json_atomic
+    from flows.plan import make_plan, stage_file
+    from flows.stages import stage_command
+
+    store = Store(given.store or None)
+    recipe = load_recipe(given.preset, given.overrides, given.base or None)
+    machine = load_machine(given.machine or default_machine_name())
+    made = make_plan(recipe, store)
+    rows = []
+    for planned in made.stages:
+        path = (given.out / f"{planned.stage.id}.json") if given.out else Path("STAGE.json")
+        out = given.out / planned.stage.id if given.out else store.partial(planned.digest)
+        state = "reused" if planned.artifact else ("resumed" if store.partial(planned.digest).exists() else "built")
+        rows.append({"id": planned.stage.id, "kind": planned.stage.kind, "digest": planned.effective_digest, "state": state,
+                     "folder": str(planned.artifact.folder) if planned.artifact else None,
+                     "command": stage_command(planned, machine, path, out)})
+        if given.out:
+            described = stage_file(made, planned, store, machine).model_dump(mode="json")
+            for name, known in described["inputs"].items():  # run by hand, a stage reads what the one before wrote here
+                if name != "base" and made.stage(name).artifact is None:
+                    known["path"] = str((given.out / name).resolve())
+            write_json_atomic(path, described)
+    if given.json:
+        return _print_json({"recipe": recipe.name, "base": made.base.identity, "stages": rows})
+    table = Table(title=f"{recipe.name} from {recipe.base} in {store.root}", title_justify="left")
+    for heading in ("stage", "kind", "state", "digest"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(row["id"], row["kind"], row["state"], row["digest"][:12])
+    _stdout().print(table)
+    if given.out:
+        for row in rows:
+            print(" ".join(row["command"]))
+    return 0
+
+
+def presets(given: argparse.Namespace) -> int:
+    """`derive presets`."""
+    from configs.load import preset_names, preset_summary
+
+    found = [preset_summary(name) for name in preset_names()]
+    if given.json:
+        return _print_json(found)
+    table = Table()
+    for heading in ("preset", "what it builds", "base", "status", "stages"):
+        table.add_column(heading)
+    for each in found:
+        table.add_row(each["name"], each["title"], each["base"], each["status"], " ".join(stage["id"] for stage in each["stages"]))
+    _stdout().print(table)
+    return 0
+
+
+def show(given: argparse.Namespace) -> int:
+    """`derive show PRESET`."""
+    from configs.describe import field_table, recipe_as_yaml
+    from configs.load import load_recipe
+
+    recipe = load_recipe(given.preset, given.overrides, given.base or None)
+    if given.fields is None:
+        print(recipe_as_yaml(recipe), end="")
+        return 0
+    used = list(dict.fromkeys(stage.kind for stage in recipe.stages))
+    for kind in ["recipe", *used] if given.fields == "all" else [given.fields]:
+        table = Table(title=kind, title_justify="left")
+        for heading in ("field", "type", "default", "description"):
+            table.add_column(heading)
+        for row in field_table(kind):
+            table.add_row(*(Text(str(cell)) for cell in row))
+        _stdout().print(table)
+    return 0
+
+
+def list_runs(given: argparse.Namespace) -> int:
+    """`derive runs`."""
+    records = runs.all_runs(Store(given.store or None))
+    if given.json:
+        return _print_json(records)
+    table = Table()
+    for heading in ("run", "recipe", "status", "time", "stages", "result", "release"):
+        table.add_column(heading)
+    for record in records:
+        done = sum(entry["status"] == "completed" for entry in record["stages"])
+        reused = sum(bool(entry["reused"]) for entry in record["stages"])
+        gains = list((record["metrics"].get("gains") or {}).items())
+        result = f"{gains[-1][0]} {interval((gains[-1][1] or {}).get('pass@1'), sign=True)}" if gains else ""
+        table.add_row(record["id"], record["recipe"], record["status"], duration(record["seconds"]),
+                      f"{done} done, {reused} reused", Text(result), Text(record["release"] or ""))
+    _stdout().print(table)
+    return 0
+
+
+def report(given: argparse.Namespace) -> int:
+    """`derive report [RUN]`."""
+    store = Store(given.store or None)
+    record = runs.find_run(store, given.run_id)
+    print(write_report(store, record))
+    return 0
+
+
+def adopt(given: argparse.Namespace) -> int:
+    """`derive adopt STAGE --why TEXT`."""
+    from flows.adopt import adopt_stage
+
+    print(adopt_stage(Store(given.store or None), given.stage, given.why, _adopted_request(given)))
+    return 0
+
+
+def verify(given: argparse.Namespace) -> int:
+    """`derive verify`."""
+    store = Store(given.store or None)
+    folders = sorted(path.parent for path in store.root.glob("[0-9a-f][0-9a-f]/*/manifest.json") if "." not in path.parent.name)
+    found = [problem for folder in folders for problem in store.problems(folder, full=True)]
+    if given.json:
+        _print_json({"artifacts": len(folders), "problems": found})
+    else:
+        print("\n".join([*found, f"{len(folders)} artifacts, {len(found)} problems"]))
+    return 1 if found else 0
+
+
+def serve(given: argparse.Namespace) -> int:
+    """`derive serve`."""
+    from flows.serve import serve_presets
+
+    return serve_presets(Store(given.store or None), given.port)
+
+
+def doctor(given: argparse.Namespace) -> int:
+    """`derive doctor`."""
+    from flows import doctor as checks
+
+    return int(checks.main(json=given.json))
+
+
+def evaluate(given: argparse.Namespace) -> int:
+    """`derive evaluate MODEL`."""
+    from flows.ask import evaluate_checkpoint
+
+    found = evaluate_checkpoint(given)
+    if given.json:
+        return _print_json(found)
+    _stdout().print(result_table(found))
+    return 0
+
+
+def chat(given: argparse.Namespace) -> int:
+    """`derive chat FOLDER`."""
+    from flows.ask import chat_with
+
+    return chat_with(given)
+
+
+def _run(given: argparse.Namespace, request: Request) -> int:
+    from flows.launch import launch
+
+    session = prepare(request)
+    code = launch(session, with_prefect=not given.no_prefect)
+    if given.json:
+        _print_json(session.record)
+    else:
+        _conclusion(session.record)
+    return code
+
+
+def _conclusion(record: dict[str, Any]) -> None:
+    console = _stdout()
+    found = results(record)
+    if found is not None:
+        console.print(result_table(found))
+    if record["release"]:
+        console.print(Text(f"released: {record['release']}"), soft_wrap=True)
+    if record["report"]:
+        console.print(Text(f"report: {record['report']}"), soft_wrap=True)
+    console.print(Text(f"{record['status']} in {duration(record['seconds'])}; run {record['id']}"), soft_wrap=True)
+
+
+def _adopted_request(given: argparse.Namespace) -> Request:
+    store = Store(given.store or None)
+    if given.preset:
+        return Request(given.preset, given.base, tuple(given.overrides), store=given.store)
+    record = runs.find_run(store, None)
+    return Request(str(runs.recipe_path(store, record["id"])), given.base, tuple(given.overrides), store=given.store)
+
+
+def _print_json(value: Any) -> int:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _stdout() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=NARROW)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": run_preset, "pretrain": run_single, "sft": run_single, "rl": run_single, "plan": plan, "presets": presets,
+    "show": show, "runs": list_runs, "report": report, "evaluate": evaluate, "chat": chat, "serve": serve, "adopt": adopt,
+    "verify": verify, "doctor": doctor,
+}

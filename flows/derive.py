@@ -1,0 +1,89 @@
+"""The Prefect flow: a recipe's stages, one task each, in order. Nothing else happens here.
+
+Tasks are called, not submitted, so that they run in the main thread, where a cancellation reaches them. What
+Prefect does around a stage may fail (its server may be lost); the stage's own outcome stands, and the rest of
+the run goes on without Prefect.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, Failed, State
+from pydantic import Field
+
+from configs.errors import UserError
+from configs.load import machine_names, preset_names
+from flows.board import Board
+from flows.plan import PlannedStage
+from flows.session import Request, Session, conduct, prepare, results
+from flows.stages import StageFailed, run_stage
+from flows.store import Artifact
+
+PREPARED: ContextVar[Session | None] = ContextVar("prepared", default=None)
+"""A session that the calling process has prepared already (`derive math`); a served run prepares its own."""
+
+Preset = Annotated[str, Field(title="Preset", description="What to build; each is described under Deployments.",
+                              json_schema_extra={"position": 1, "enum": preset_names()})]
+Base = Annotated[str, Field(title="Base", description="Checkpoint to start from: seedling, a local folder or a hub id. "
+                            "Empty takes the preset's.", json_schema_extra={"position": 2})]
+Overrides = Annotated[list[str], Field(title="Overrides", description="One STAGE.field=value each, e.g. rl.steps=200 or "
+                                       "seed=3.", json_schema_extra={"position": 3})]
+MachineName = Annotated[str, Field(title="Machine", description="Launch profile. Empty takes the one that fits.",
+                                   json_schema_extra={"position": 4, "enum": ["", *machine_names()]})]
+
+
+@flow(name="derive", description="From a base checkpoint to a released derivative.")
+def derive(preset: Preset = "math/tiny", base: Base = "", overrides: Overrides = [],  # noqa: B006 - Prefect copies it
+           machine: MachineName = "") -> State[Any]:
+    """Build one preset. Finished stages are reused, an interrupted one is resumed."""
+    try:
+        session = PREPARED.get() or prepare(Request(preset, base, tuple(overrides), machine))
+    except UserError as error:
+        return Failed(message=str(error))
+    board = Board(session.record["id"])
+    session.listeners.append(board)
+    try:
+        conduct(session, step=as_task)
+        return Completed(message=_outcome(session.record))
+    except (UserError, StageFailed) as error:
+        return Failed(message=str(error))
+    finally:
+        board.conclude(session.record, results(session.record))
+        board.close()
+
+
+def as_task(session: Session, planned: PlannedStage) -> Artifact:
+    """Run one stage as a task named after it."""
+    outcome: list[Artifact | Exception] = []
+
+    def work() -> State[Any]:
+        try:
+            artifact = run_stage(session, planned)
+        except Exception as error:
+            outcome.append(error)
+            return Failed(message=str(error))
+        outcome.append(artifact)
+        entry = session.record["stages"][-1]
+        name = "Reused" if entry["reused"] else "Completed"
+        get_run_logger().info("%s %s: %s", planned.stage.id, name.lower(), artifact.folder)
+        return Completed(name=name, message=f"{artifact.digest[:12]} in {artifact.folder}")
+
+    if not session.without_prefect:
+        try:
+            task(work, name=planned.stage.kind, task_run_name=planned.stage.id, cache_policy=NO_CACHE)(return_state=True)
+        except Exception as error:
+            session.without_prefect = True
+            session.note(f"Prefect was lost ({type(error).__name__}); the run goes on without it")
+    if not outcome:
+        return run_stage(session, planned)
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _outcome(record: dict[str, Any]) -> str:
+    return f"released to {record['release']}" if record["release"] else "all stages are done"

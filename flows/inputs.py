@@ -1,0 +1,132 @@
+"""The data that a stage reads from outside the store: what it is, for the digest, and whether it can be read at all.
+
+A user's JSONL file is known by its content and checked line by line before anything starts. A catalogue data set
+is known by its pinned identity, a generated source by the version of the package that generates it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.schema import CorpusStage, EvaluateStage, RlStage, SftStage, Stage
+
+TEXT = (("text",),)
+EXAMPLES = (("prompt", "completion"), ("messages",))
+PROBLEMS = (("prompt", "answer"),)
+CORPUS_KEYS = {"tokens": TEXT, "examples": EXAMPLES, "problems": PROBLEMS}
+"""For each kind of file: the sets of keys of which every line must have one."""
+
+Keys = Sequence[Sequence[str]]
+
+
+def outside_data(stage: Stage) -> dict[str, Any]:
+    """Field path -> identity of what the stage reads from outside, e.g. `sources[0]` -> {"sha256": ...}.
+
+    Raises:
+        UserError: when a file is missing, empty, or has a line that its reader could not use.
+    """
+    found: dict[str, Any] = {}
+    if isinstance(stage, (SftStage, RlStage)):
+        keys = EXAMPLES if isinstance(stage, SftStage) else PROBLEMS
+        for index, name in enumerate(stage.data):
+            if name.endswith(".jsonl"):
+                found[f"data[{index}]"] = _identity(name, "all", keys, f"{stage.id}.data[{index}]")
+    drawn: list[tuple[str, Any, Keys]] = []
+    if isinstance(stage, CorpusStage):
+        keys = CORPUS_KEYS[stage.output]
+        drawn += [(f"sources[{index}]", source, keys) for index, source in enumerate(stage.sources)]
+        drawn += [(f"decontaminate[{index}]", source, PROBLEMS) for index, source in enumerate(stage.decontaminate)]
+    if isinstance(stage, EvaluateStage):
+        drawn += [(f"tasks[{index}]", source, PROBLEMS) for index, source in enumerate(stage.tasks)]
+        drawn += [(f"few_shot_tasks[{index}]", source, PROBLEMS) for index, source in enumerate(stage.few_shot_tasks)]
+        drawn += [(f"heldout_text[{index}]", source, TEXT) for index, source in enumerate(stage.heldout_text)]
+    for field, source, keys in drawn:
+        found[field] = _identity(source.name, source.split, keys, f"{stage.id}.{field}.name")
+    return found
+
+
+def with_absolute_paths(config: Any) -> Any:
+    """A stage's plain configuration with every path of a .jsonl file made absolute."""
+    if isinstance(config, dict):
+        return {key: with_absolute_paths(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [with_absolute_paths(value) for value in config]
+    if isinstance(config, str) and config.endswith(".jsonl"):
+        return str(Path(config).expanduser().resolve())
+    return config
+
+
+def without_paths(config: Any) -> Any:
+    """A stage's plain configuration with every path of a .jsonl file blanked; the content is told apart elsewhere."""
+    if isinstance(config, dict):
+        return {key: without_paths(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [without_paths(value) for value in config]
+    return "*.jsonl" if isinstance(config, str) and config.endswith(".jsonl") else config
+
+
+def check_jsonl(path: Path, keys: Keys, where: str) -> str:
+    """Hexadecimal sha256 of a JSONL file, every line of which is an object with one of the sets of keys.
+
+    Raises:
+        UserError: names the field, the file, the line, and what is allowed.
+    """
+    wanted = " or ".join(" and ".join(repr(key) for key in group) for group in keys)
+    digest = hashlib.sha256()
+    num_lines = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                digest.update(line)
+                if line.strip():
+                    num_lines += 1
+                    _check_line(line, keys, f"{where}: {path}:{number}", wanted)
+    except FileNotFoundError as error:
+        raise UserError(f"{where}: {path} does not exist; give the path of a JSONL file with {wanted} in each line") from error
+    except OSError as error:
+        raise UserError(f"{where}: {path} cannot be read ({error.strerror}); give a readable JSONL file") from error
+    if num_lines == 0:
+        raise UserError(f"{where}: {path} is empty; give a JSONL file with {wanted} in each line")
+    return digest.hexdigest()
+
+
+def _check_line(line: bytes, keys: Keys, where: str, wanted: str) -> None:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 text; save the file as UTF-8") from error
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error}; starts {line[:40].decode('utf-8', 'replace')!r}); "
+                        "each line must be one whole JSON object") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: a {type(value).__name__} where an object is needed; write {wanted} in each line")
+    if not any(all(key in value for key in group) for group in keys):
+        raise UserError(f"{where}: the line has {sorted(value)[:8]}; allowed: {wanted}; add what is missing")
+
+
+def _identity(name: str, split: str, keys: Keys, where: str) -> dict[str, Any]:
+    if name.endswith(".jsonl"):
+        return {"sha256": check_jsonl(Path(name).expanduser(), keys, where)}
+    if name.startswith("reasoning_gym/"):
+        return {"name": name, "reasoning_gym": _version("reasoning_gym")}
+    if name == "python_stdlib":
+        return {"name": name, "python": platform.python_version()}
+    if name == "sympy_examples":
+        return {"name": name, "sympy": _version("sympy")}
+    from configs.catalogue import dataset_identity
+
+    return {"name": name, **dataset_identity(name, split)}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

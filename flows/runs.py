@@ -1,0 +1,120 @@
+"""Run records: `ROOT/runs/RUN-ID.json`, one per run, rewritten after every stage.
+
+    {"id", "recipe", "base", "status", "created", "seconds", "overrides", "machine", "seed",
+     "stages": [{"id", "kind", "digest", "folder", "reused", "seconds", "metrics", "status"}],
+     "release": folder or null, "metrics": {...}, "error": text or null, "report": path or null,
+     "process": {"host", "pid", "started"}}
+
+Status is `running`, `completed`, `failed`, `cancelled`, or, as read back, `interrupted`: the record says running
+and its process is gone. `metrics` sums up the evaluation. The recipe itself lies beside it as RUN-ID.recipe.yaml.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.schema import Recipe
+from configs.stage import write_json_atomic, write_text_atomic
+from flows.store import Store
+
+
+def new_record(recipe: Recipe, overrides: list[str], machine: str) -> dict[str, Any]:
+    """The record of a run that is about to start."""
+    now = datetime.now(UTC)
+    slug = re.sub(r"[^a-z0-9]+", "-", recipe.name.lower()).strip("-")[:40] or "run"
+    return {
+        "id": f"{now:%Y%m%d-%H%M%S}-{slug}-{secrets.token_hex(2)}", "recipe": recipe.name, "title": recipe.title,
+        "base": recipe.base, "seed": recipe.seed, "status": "running", "created": now.isoformat(timespec="milliseconds"),
+        "seconds": 0.0, "overrides": list(overrides), "machine": machine, "stages": [], "release": None, "metrics": {},
+        "error": None, "report": None,
+        "process": {"host": socket.gethostname(), "pid": os.getpid(), "started": process_start(os.getpid())},
+    }
+
+
+def save(store: Store, record: dict[str, Any], recipe: Recipe | None = None) -> None:
+    """Write the record, and once the recipe beside it."""
+    write_json_atomic(store.root / "runs" / f"{record['id']}.json", record)
+    if recipe is not None:
+        # JSON is YAML: the file can be run again as a preset.
+        write_text_atomic(recipe_path(store, record["id"]), recipe.model_dump_json(indent=2) + "\n")
+
+
+def recipe_path(store: Store, run_id: str) -> Path:
+    """Where a run's resolved recipe lies."""
+    return store.root / "runs" / f"{run_id}.recipe.yaml"
+
+
+def all_runs(store: Store) -> list[dict[str, Any]]:
+    """All records, newest last. A torn or foreign file is left out."""
+    records = []
+    for path in (store.root / "runs").glob("*.json"):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and {"id", "created", "status", "stages"} <= record.keys():
+            records.append(_with_true_status(record))
+    return sorted(records, key=lambda record: (record["created"], record["id"]))
+
+
+def find_run(store: Store, run_id: str | None) -> dict[str, Any]:
+    """A run by its id or the beginning or end of it; the newest if none is named.
+
+    Raises:
+        UserError: when there is none, or several fit.
+    """
+    records = all_runs(store)
+    if not records:
+        raise UserError(f"RUN: there are no runs in {store.root}; start one with `derive math`, or name a store with --store")
+    if run_id is None:
+        return records[-1]
+    exact = [record for record in records if record["id"] == run_id]
+    fitting = exact or [r for r in records if r["id"].startswith(run_id) or r["id"].endswith(run_id)]
+    if len(fitting) != 1:
+        known = ", ".join(record["id"] for record in records[-5:])
+        raise UserError(f"RUN: {run_id!r} fits {len(fitting)} runs; the newest are {known}")
+    return fitting[0]
+
+
+def summarise(results: dict[str, Any]) -> dict[str, Any]:
+    """The figures of an evaluation that a list of runs shows: pass@1 and pass@k by model, floor, gains."""
+    models = results.get("models", {})
+    return {
+        "pass@1": {name: facts.get("pass@1") for name, facts in models.items()},
+        "pass@k": {name: facts.get("pass@k") for name, facts in models.items()},
+        "bits_per_byte": {name: facts.get("bits_per_byte") for name, facts in models.items()},
+        "floor": (results.get("floor") or {}).get("value"),
+        "gains": results.get("gains", {}),
+        "overlap": results.get("overlap"),
+    }
+
+
+def process_start(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; tells it from a later process with the same number."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _with_true_status(record: dict[str, Any]) -> dict[str, Any]:
+    process = record.get("process") or {}
+    if record["status"] == "running" and process.get("host") == socket.gethostname():
+        started = process_start(int(process.get("pid", 0)))
+        if started is None or started != process.get("started"):
+            return {**record, "status": "interrupted"}
+    return record
+
+
+def elapsed(began: float) -> float:
+    """Seconds since a reading of the monotonic clock, to the millisecond."""
+    return round(time.monotonic() - began, 3)

@@ -1,0 +1,133 @@
+"""A run from request to record, with or without Prefect around it: `prepare`, then `conduct`.
+
+`prepare` checks everything that can be checked and writes nothing. `conduct` takes the stages one by one and
+keeps the run record; how one stage is run is handed in, so that the same code serves the plain sequence and
+the Prefect flow (`flows/derive.py`). Whatever happens, the record is finished and the report written.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.load import default_machine_name, load_machine, load_recipe
+from configs.schema import Recipe
+from flows import runs
+from flows.plan import PlannedStage, make_plan
+from flows.stages import Listener, Session, run_stage
+from flows.store import Artifact, Store
+
+Step = Callable[[Session, PlannedStage], Artifact]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for. Empty text means: as the preset or the machine has it."""
+
+    preset: str
+    base: str = ""
+    overrides: tuple[str, ...] = ()
+    machine: str = ""
+    store: str = ""
+    recipe: Recipe | None = field(default=None, compare=False)
+    """A recipe made in memory; `preset` is then the words of the command that made it, such as `sft data.jsonl`."""
+    modules: Mapping[str, str] | None = None
+    """Stage kind -> module of its command; empty takes the project's own."""
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for the same again, without machine and store."""
+        words = ["derive", "run", self.preset] if self.recipe is None else ["derive", *shlex.split(self.preset)]
+        words += ["--base", self.base] if self.base else []
+        return shlex.join([*words, *(word for text in self.overrides for word in ("--set", text))])
+
+
+def prepare(request: Request, listeners: list[Listener] | None = None) -> Session:
+    """Load the recipe, resolve base and data, name all stages. Writes nothing, but downloads a hub base.
+
+    Raises:
+        UserError: for whatever is wrong with the request.
+    """
+    overrides = [text.strip() for text in request.overrides if text.strip()]
+    recipe = request.recipe or load_recipe(request.preset, overrides, request.base or None)
+    machine = load_machine(request.machine or default_machine_name())
+    store = Store(request.store or None)
+    plan = make_plan(recipe, store, request.modules, download=True)
+    record = runs.new_record(recipe, overrides, machine.name)
+    record.update(preset=request.preset, command=request.command)
+    return Session(plan, store, machine, record, list(listeners or []), request.modules)
+
+
+def conduct(session: Session, step: Step = run_stage) -> dict[str, Any]:
+    """Run all stages and keep the record. Returns the record.
+
+    Raises:
+        UserError, StageFailed: a stage's, after the record says so.
+    """
+    record, began = session.record, time.monotonic()
+    record["stages"] = []
+    runs.save(session.store, record, session.plan.recipe)
+    try:
+        for planned in session.plan.stages:
+            step(session, planned)
+            record["seconds"] = runs.elapsed(began)
+            runs.save(session.store, record)
+        record["status"] = "completed"
+        return record
+    except BaseException as error:
+        record["status"] = "failed" if isinstance(error, Exception) else "cancelled"
+        record["error"] = str(error) or type(error).__name__
+        session.failure = error
+        raise
+    finally:
+        record["seconds"] = runs.elapsed(began)
+        _conclude(session)
+
+
+def results(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The last evaluation's results.json of a run, if it got that far, with the models in the recipe's order."""
+    for entry in reversed(record["stages"]):
+        if entry["kind"] == "evaluate" and entry.get("folder") and entry.get("status", "completed") == "completed":
+            found, described = (_read(Path(entry["folder"]) / name) for name in ("results.json", "stage.json"))
+            order = described.get("stage", {}).get("models", [])
+            models = found.get("models", {})
+            return {**found, "models": {name: models[name] for name in dict.fromkeys([*order, *models]) if name in models}}
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def write_report(store: Store, record: dict[str, Any]) -> Path:
+    """(Re)write a run's report.html and return its path."""
+    from flows import report
+
+    return report.write_report(record, store.root / "runs" / record["id"])
+
+
+def _conclude(session: Session) -> None:
+    record = session.record
+    found = results(record)
+    if found:
+        record["metrics"] = runs.summarise(found)
+    for entry in record["stages"]:
+        if entry["kind"] == "release" and entry["status"] == "completed":
+            record["release"] = str(Path(entry["folder"]) / "release")
+    runs.save(session.store, record)
+    if record["status"] == "cancelled" or not record["stages"]:
+        return  # whoever cancels waits for the end; `derive report` writes it on demand
+    try:
+        record["report"] = str(write_report(session.store, record))
+        runs.save(session.store, record)
+    except Exception as error:  # a report that cannot be drawn must not fail a run that is done
+        session.note(f"no report was written: {type(error).__name__}: {error}")

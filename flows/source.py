@@ -1,0 +1,91 @@
+"""What a stage's code is: the modules of this project that its command imports, reduced to their meaning.
+
+The closure is read from syntax trees, without importing anything: a flow process never loads torch. Imports
+inside functions count too. Each module is written back from its tree without docstrings, comments, and the
+`description` of configuration fields, so that explaining better rebuilds nothing.
+
+Not covered: code that is found by a name at run time (verifiers are, and have an identity of their own), and
+third-party packages (their versions are in every manifest).
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+from configs.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("configs", "verifiers", "corpora", "derivatives", "flows")
+
+
+@functools.cache
+def closure(module: str) -> dict[str, str]:
+    """Module name -> sha256 of its meaning, for `module` and all that it imports from this project, in turn.
+
+    Raises:
+        UserError: when the project has no such module.
+    """
+    if module_path(module) is None:
+        raise UserError(f"stage command: the module {module} is not in {ROOT}; install the project completely")
+    found: dict[str, str] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        path = None if name in found else module_path(name)
+        if path is None:
+            continue
+        found[name], imported = _read(path, name)
+        parents = [name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1)]
+        pending += [each for each in (*parents, *imported) if each.partition(".")[0] in PACKAGES]
+    return dict(sorted(found.items()))
+
+
+def module_path(module: str) -> Path | None:
+    """The file of a module below the project's root; None for what is none."""
+    stem = ROOT.joinpath(*module.split("."))
+    for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def imports_of(tree: ast.AST, module: str, is_package: bool) -> set[str]:
+    """Full names that a module may import; `from a import b` gives both `a` and `a.b`."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                parts = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*parts, *([base] if base else [])])
+            names.add(base)
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+def meaning(text: str) -> str:
+    """Python source without what does not change what it does: comments, layout, docstrings, field descriptions."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [part for part in node.body if not _is_text(part)]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field":
+            node.keywords = [word for word in node.keywords if word.arg != "description"]
+    return ast.unparse(tree)
+
+
+@functools.cache
+def _read(path: Path, module: str) -> tuple[str, tuple[str, ...]]:
+    text = path.read_text(encoding="utf-8")
+    imported = imports_of(ast.parse(text), module, path.name == "__init__.py")
+    return hashlib.sha256(meaning(text).encode()).hexdigest(), tuple(sorted(imported))
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

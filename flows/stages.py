@@ -1,0 +1,274 @@
+"""One stage of a run: found in the store, or built there by its command under a supervisor.
+
+What the command says goes to `stage.log` in its folder, never to a pipe of ours. Exit code 0 publishes the
+folder; 75 is tried again; 2 is the user's error, told in the command's own line; anything else fails with the
+end of the log. Whatever interrupts the wait (Ctrl-C, SIGTERM, Prefect's cancellation) ends the whole process
+tree before it goes on. A folder that is not published stays, and the next run resumes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, UserError
+from configs.schema import MODEL_KINDS, Machine
+from configs.stage import StageFile, write_json_atomic
+from flows import environment
+from flows.plan import Plan, PlannedStage, stage_file
+from flows.runs import elapsed
+from flows.source import ROOT
+from flows.store import CHECKPOINTS, Artifact, Build, Store
+from flows.supervisor import Supervised
+
+LOG = "stage.log"
+NUM_LOG_LINES = 30
+POLL_S = 0.25
+TAIL_BYTES = 65536
+RETRY_DELAYS_S = (5.0, 30.0)
+GRACE_S = 10.0
+"""Between SIGTERM and SIGKILL. Prefect kills a cancelled flow after 30 s; all must be over by then."""
+
+
+class StageFailed(RuntimeError):
+    """A stage command crashed; the message carries the end of its log."""
+
+
+class Listener(Protocol):
+    """Whoever follows a run: the terminal, Prefect's artifacts."""
+
+    def stage_started(self, planned: PlannedStage, folder: Path) -> None:
+        """The command is about to run."""
+
+    def stage_progress(self, planned: PlannedStage, line: Mapping[str, Any]) -> None:
+        """A new line of progress.jsonl."""
+
+    def stage_ended(self, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
+        """Published, reused or failed; `entry` is the stage's part of the run record."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+
+
+@dataclass
+class Session:
+    """One run of one plan."""
+
+    plan: Plan
+    store: Store
+    machine: Machine
+    record: dict[str, Any]
+    listeners: list[Listener] = field(default_factory=list)
+    modules: Mapping[str, str] | None = None
+    retry_delays_s: tuple[float, ...] = RETRY_DELAYS_S
+    grace_s: float = GRACE_S
+    without_prefect: bool = False
+    failure: BaseException | None = None
+
+    def tell(self, call: Callable[[Listener], None]) -> None:
+        """Tell every listener; one that fails is dropped, a broken display must not end a training."""
+        for listener in list(self.listeners):
+            try:
+                call(listener)
+            except Exception as error:
+                self.listeners.remove(listener)
+                print(f"note: the display {type(listener).__name__} ended: {error}", file=sys.stderr)
+
+    def note(self, text: str) -> None:
+        """Tell every listener one sentence."""
+        self.tell(lambda listener: listener.note(text))
+
+
+def run_stage(session: Session, planned: PlannedStage) -> Artifact:
+    """The stage's artifact, reused or built. Adds the stage's entry to the run record in either case.
+
+    Raises:
+        UserError: the stage rejected its input (exit 2), or a release was refused by its gates.
+        StageFailed: the command crashed, or asked for a retry too often.
+    """
+    began = time.monotonic()
+    entry: dict[str, Any] = {
+        "id": planned.stage.id, "kind": planned.stage.kind, "digest": planned.digest, "folder": None, "reused": False,
+        "seconds": 0.0, "metrics": {}, "status": "running"}
+    session.record["stages"].append(entry)
+    try:
+        artifact = session.store.find(planned.digest)
+        entry["reused"] = artifact is not None
+        if artifact is None:
+            artifact = _build(session, planned, entry)
+        planned.artifact = artifact
+        entry.update(digest=artifact.digest, folder=str(artifact.folder), status="completed",
+                     metrics=artifact.manifest.get("metrics", {}), built_in_s=artifact.manifest.get("seconds"))
+        accepted = [*artifact.manifest.get("adopted", []), *([artifact.adopted] if artifact.adopted else [])]
+        if accepted:
+            entry["adopted"] = accepted
+        return artifact
+    except BaseException as error:
+        folder = session.store.partial(planned.digest)
+        entry.update(status="failed" if isinstance(error, Exception) else "cancelled", folder=str(folder),
+                     metrics=_read_metrics(folder))
+        raise
+    finally:
+        entry["seconds"] = elapsed(began)
+        session.tell(lambda listener: listener.stage_ended(planned, entry))
+
+
+def stage_command(planned: PlannedStage, machine: Machine, stage_path: Path, out: Path) -> list[str]:
+    """The words that run a stage. Only stages that train go through the machine's launcher."""
+    launcher = [word.replace("{python}", sys.executable) for word in machine.launcher]
+    words = launcher if planned.stage.kind in MODEL_KINDS else []
+    return [*words, sys.executable, "-m", planned.module, str(stage_path), str(out)]
+
+
+def lineage(session: Session) -> dict[str, Any]:
+    """Manifests of all stages so far, for the release's card."""
+    stages = []
+    for entry in session.record["stages"]:
+        planned = session.plan.stage(entry["id"])
+        if planned.artifact is None:
+            continue
+        manifest = planned.artifact.manifest
+        stages.append({
+            **{key: entry.get(key) for key in ("id", "kind", "digest", "reused", "folder", "adopted")},
+            "config": manifest.get("stage_file", {}).get("stage", {}), "seconds": manifest.get("seconds"),
+            "metrics": manifest.get("metrics", {}), "verifiers": manifest.get("ingredients", {}).get("verifiers", {}),
+            "environment": manifest.get("environment"), "commit": manifest.get("commit")})
+    base = {"name": session.plan.base.name, "digest": session.plan.base_digest, **session.plan.base.identity}
+    return {"run": session.record["id"], "recipe": session.plan.recipe.name, "seed": session.plan.recipe.seed,
+            "overrides": session.record["overrides"], "command": session.record.get("command"), "base": base, "stages": stages,
+            "environment": environment.versions(), "machine": environment.host(), "commit": environment.commit()}
+
+
+def _build(session: Session, planned: PlannedStage, entry: dict[str, Any]) -> Artifact:
+    begun = {"digest": planned.digest, "without_source": planned.without_source, "id": planned.stage.id,
+             "kind": planned.stage.kind, "source": planned.ingredients["source"]}
+
+    def waiting(holder: str) -> None:
+        session.note(f"{planned.stage.id}: waiting for {holder}, which builds the same stage")
+
+    with session.store.build(planned.digest, begun, waiting) as build:
+        for warning in build.warnings:
+            session.note(f"{planned.stage.id}: {warning}")
+        if build.existing is not None:
+            entry["reused"] = True
+            return build.existing
+        described = stage_file(session.plan, planned, session.store, session.machine,
+                               lineage(session) if planned.stage.kind == "release" else None)
+        path = build.folder / "stage.json"
+        write_json_atomic(path, described.model_dump(mode="json"))
+        session.tell(lambda listener: listener.stage_started(planned, build.folder))
+        _attempts(session, planned, build, path)
+        return build.publish(_manifest(session, planned, described, build.folder))
+
+
+def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path) -> None:
+    for attempt, delay_s in enumerate((*session.retry_delays_s, None), 1):
+        code = _run_command(session, planned, build, path)
+        if code == 0:
+            return
+        if code == EXIT_USER_ERROR:
+            message = _last_words(build.folder / LOG, "error: ")
+            # A rejected input leaves nothing to resume; a refused release leaves the figures that refused it.
+            if not (build.folder / CHECKPOINTS).exists() and planned.stage.kind != "release":
+                build.discard()
+            raise UserError(message)
+        if code == EXIT_RETRY and delay_s is not None:
+            session.note(f"{planned.stage.id}: {_last_words(build.folder / LOG, 'retry: ')}; attempt {attempt + 1} "
+                         f"in {delay_s:g} s")
+            time.sleep(delay_s)
+            continue
+        raise StageFailed(_failure(planned, build.folder / LOG, code))
+
+
+def _run_command(session: Session, planned: PlannedStage, build: Build, path: Path) -> int:
+    """One attempt; returns the exit code with every process of it gone."""
+    last = last_progress(build.folder)
+    with (build.folder / LOG).open("ab") as log:
+        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {planned.stage.id}\n".encode())
+        log.flush()
+        running = Supervised(stage_command(planned, session.machine, path, build.folder), log, build.folder,
+                             _stage_environment(session.machine), [build.lease.file_descriptor], session.grace_s)
+    with running:
+        code = None
+        while code is None:
+            code = running.wait(POLL_S)
+            if build.lease.lost.is_set():
+                running.close()
+                raise StageFailed(f"{planned.stage.id}: another machine took over this stage's folder; run again to follow it")
+            line = last_progress(build.folder)
+            if line is not None and line != last:
+                last = line
+                session.tell(lambda listener, line=line: listener.stage_progress(planned, line))
+    return code
+
+
+def last_progress(folder: Path) -> dict[str, Any] | None:
+    """The last whole line of progress.jsonl; reads only the end of it, as a long training's grows large."""
+    try:
+        with (folder / "progress.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            whole = file.read().rpartition(b"\n")[0]
+        value = json.loads(whole.rpartition(b"\n")[2])
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _stage_environment(machine: Machine) -> dict[str, str]:
+    given = dict(os.environ)
+    given["PYTHONUNBUFFERED"] = "1"
+    if machine.num_threads is not None:
+        given["OMP_NUM_THREADS"] = str(machine.num_threads)
+    paths = [path for path in given.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if "site-packages" not in ROOT.parts:  # an installed tree is found anyway
+        given["PYTHONPATH"] = os.pathsep.join([str(ROOT), *(path for path in paths if path != str(ROOT))])
+    return given
+
+
+def _manifest(session: Session, planned: PlannedStage, described: StageFile, folder: Path) -> dict[str, Any]:
+    progress = last_progress(folder)
+    began = (folder / "stage.json").stat().st_mtime
+    plain = described.model_dump(mode="json")
+    plain.pop("lineage")
+    return {
+        "format": 1, "id": planned.stage.id, "kind": planned.stage.kind, "without_source": planned.without_source,
+        "ingredients": planned.ingredients, "stage_file": plain, "recipe": session.plan.recipe.name,
+        "run": session.record["id"], "metrics": _read_metrics(folder), "environment": environment.versions(),
+        "commit": environment.commit(), "host": environment.host(), "machine": session.machine.model_dump(mode="json"),
+        "num_threads": session.machine.num_threads or environment.host()["num_cores"],
+        # progress.jsonl counts on across resumptions; a stage without it was built in one go
+        "seconds": round(max(progress.get("seconds", 0.0) if progress else 0.0, time.time() - began), 3),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    try:
+        value = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _last_words(log: Path, marker: str) -> str:
+    """The last message of a stage that starts with `marker`, to the end of the log, without the marker."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    starts = [index for index, line in enumerate(lines) if line.startswith(marker)]
+    if not starts:
+        return f"the stage command gave no reason; see {log}"
+    return "\n".join(lines[starts[-1]:]).removeprefix(marker).strip()
+
+
+def _failure(planned: PlannedStage, log: Path, code: int) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_LOG_LINES:]
+    how = f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
+    remedy = "free memory or lower micro_batch_tokens, then run" if code == 128 + 9 else "mend the cause and run"
+    ending = "\n".join(f"    {line}" for line in text)
+    return (f"{planned.stage.id}: the {planned.stage.kind} command {how}; {remedy} the same command again: it resumes. "
+            f"End of {log}:\n{ending}")

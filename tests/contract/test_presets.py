@@ -1,0 +1,174 @@
+"""Every preset loads, hangs together, and asks of the generators only what they accept."""
+
+from __future__ import annotations
+
+import pytest
+
+from configs.catalogue import dataset, dataset_names
+from configs.load import FOLDER, load_machine, load_recipe, machine_names, preset_names, preset_summary
+from configs.names import procedural_families, procedural_settings, verifier_names
+from configs.schema import CorpusStage, EvaluateStage, Recipe, RlStage, stage_inputs
+from configs.strict_yaml import read_mapping
+
+OWN_BASE = ["math/smoke", "math/tiny", "math/tiny-gsm8k"]
+REAL_BASE = ["math/0.5b", "math/7b"]
+
+
+def sources(recipe: Recipe) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for stage in recipe.stages:
+        if isinstance(stage, CorpusStage):
+            found += [(stage.id, source) for source in (*stage.sources, *stage.decontaminate)]
+        if isinstance(stage, EvaluateStage):
+            found += [(stage.id, source) for source in (*stage.tasks, *stage.few_shot_tasks, *stage.heldout_text)]
+    return found
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_under_its_own_name_and_says_what_it_is(name: str) -> None:
+    recipe = load_recipe(name)
+    own = read_mapping(FOLDER / f"{name}.yaml")
+    assert recipe.name == name
+    assert {"title", "description", "status"} <= own.keys()
+    assert len(recipe.title) <= 100
+    assert preset_summary(name)["title"] == recipe.title
+    assert [stage.id for stage in recipe.stages] == [
+        "corpus",
+        "pretrain",
+        "examples",
+        "sft",
+        "problems",
+        "rl",
+        "evaluate",
+        "release",
+    ]
+    for index, stage in enumerate(recipe.stages):
+        earlier = {other.id for other in recipe.stages[:index]}
+        assert set(stage_inputs(recipe, stage)) <= earlier | {"base"}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_what_a_preset_measures_is_cleaned_out_of_all_it_trains_on(name: str) -> None:
+    recipe = load_recipe(name)
+    asked = recipe.stage("evaluate").tasks
+    assert asked
+    for stage in recipe.stages:
+        if isinstance(stage, CorpusStage):
+            assert set(map(str, asked)) <= set(map(str, stage.decontaminate))
+            assert all(source.split == "train" for source in stage.sources)
+    assert all(task.split in ("heldout", "test") for task in asked)
+
+
+@pytest.mark.parametrize("name", OWN_BASE)
+def test_a_preset_of_the_seedling_needs_no_network_beyond_its_named_data(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.base == "seedling"
+    natural = {source.name for _, source in sources(recipe) if source.name in dataset_names()}  # type: ignore[attr-defined]
+    assert natural == ({"gsm8k", "asdiv"} if name.endswith("gsm8k") else set())
+
+
+@pytest.mark.parametrize("name", ["math/smoke", "math/tiny"])
+def test_the_reward_s_verifier_is_not_the_judge(name: str) -> None:
+    recipe = load_recipe(name)
+    rl, evaluate = recipe.stage("rl"), recipe.stage("evaluate")
+    assert isinstance(rl, RlStage) and isinstance(evaluate, EvaluateStage)
+    assert (rl.verifier, evaluate.judge) == ("math", "puzzles")
+
+
+def test_tiny_asks_two_thousand_questions_among_them_a_family_it_was_not_trained_on() -> None:
+    recipe = load_recipe("math/tiny")
+    evaluate = recipe.stage("evaluate")
+    assert isinstance(evaluate, EvaluateStage)
+    assert sum(task.count or 0 for task in evaluate.tasks) == 2000
+    trained = {source.name for stage in recipe.stages if isinstance(stage, CorpusStage) for source in stage.sources}
+    assert [task.name for task in evaluate.tasks if task.name not in trained] == ["reasoning_gym/decimal_chain_sum"]
+    by_name = {task.name: task.params for task in evaluate.tasks}
+    for stage in recipe.stages:
+        if isinstance(stage, CorpusStage):
+            assert all(by_name.get(source.name, source.params) == source.params for source in stage.sources)
+
+
+def test_smoke_has_every_stage_of_tiny_at_a_smaller_size() -> None:
+    tiny, smoke = load_recipe("math/tiny"), load_recipe("math/smoke")
+    assert [stage.id for stage in smoke.stages] == [stage.id for stage in tiny.stages]
+    large, small = tiny.stage("evaluate"), smoke.stage("evaluate")
+    assert isinstance(large, EvaluateStage) and isinstance(small, EvaluateStage)
+    assert sum(task.count or 0 for task in small.tasks) * 20 < sum(task.count or 0 for task in large.tasks)
+
+
+@pytest.mark.parametrize("name", REAL_BASE)
+def test_a_preset_of_the_published_recipe_keeps_its_figures_and_names_sources(name: str) -> None:
+    recipe = load_recipe(name)
+    sft, rl = recipe.stage("sft"), recipe.stage("rl")
+    assert (sft.epochs, sft.max_length, sft.learning_rate, sft.batch_examples) == (3, 4096, 2e-5, 128)
+    assert sft.learning_rate * sft.min_lr_fraction == pytest.approx(7e-7)
+    assert (rl.group_size, rl.prompts_per_step * rl.group_size, rl.learning_rate, rl.kl_coefficient) == (
+        32,
+        4096,
+        1e-5,
+        1e-3,
+    )
+    assert rl.prompts_per_step * rl.group_size // rl.updates_per_step == 512
+    assert recipe.status == "validated only"
+    assert recipe.expected and all("arXiv:" in figure.source and 0 < figure.value < 1 for figure in recipe.expected)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_the_generators_accept_every_procedural_setting_of_a_preset(name: str) -> None:
+    gym = pytest.importorskip("reasoning_gym")
+    seen = set()
+    for _, source in sources(load_recipe(name)):
+        family, params = source.name.partition("/")[2], source.params  # type: ignore[attr-defined]
+        if source.name.startswith("reasoning_gym/") and (family, str(params)) not in seen:  # type: ignore[attr-defined]
+            seen.add((family, str(params)))
+            assert gym.create_dataset(family, size=2, seed=1, **params)[1]["answer"].strip()
+
+
+def test_the_families_and_settings_read_from_sources_are_the_generators_own() -> None:
+    gym = pytest.importorskip("reasoning_gym")
+    import dataclasses
+
+    from reasoning_gym.factory import DATASETS
+
+    assert gym and set(procedural_families()) == set(DATASETS)
+    for family, (_, settings) in DATASETS.items():
+        own = {field.name for field in dataclasses.fields(settings)} - {"seed", "size"}
+        assert own == set(procedural_settings(family)), family
+
+
+def test_the_built_in_verifiers_are_known_by_name() -> None:
+    assert {"format", "math", "puzzles"} <= set(verifier_names())
+
+
+@pytest.mark.parametrize("name", machine_names())
+def test_every_machine_loads_under_its_own_name(name: str) -> None:
+    machine = load_machine(name)
+    assert machine.name == name
+    assert (machine.num_processes > 1) == bool(machine.launcher)
+
+
+@pytest.mark.slow
+def test_accelerate_understands_the_launcher_of_eight_gpus() -> None:
+    from accelerate.commands.launch import launch_command_parser
+
+    words = list(load_machine("eight-gpu").launcher)
+    assert words[:3] == ["{python}", "-m", "accelerate.commands.launch"]
+    given = launch_command_parser().parse_args([*words[3:], "python", "-m", "derivatives.sft", "STAGE.json", "OUT"])
+    assert (given.num_processes, given.use_fsdp, given.fsdp_version, given.no_python) == (8, True, "2", True)
+    assert given.training_script == "python"
+    assert given.training_script_args == ["-m", "derivatives.sft", "STAGE.json", "OUT"]
+
+
+def test_training_sets_state_a_licence_and_have_what_their_stage_needs() -> None:
+    for name in REAL_BASE:
+        for stage in load_recipe(name).stages:
+            if not isinstance(stage, CorpusStage):
+                continue
+            for source in stage.sources:
+                columns = dataset(source.name).columns.keys()
+                needed = {
+                    "tokens": [{"text"}, {"question", "solution"}],
+                    "examples": [{"question", "solution"}],
+                    "problems": [{"question", "answer"}],
+                }[stage.output]
+                assert any(want <= columns for want in needed), (stage.id, source.name)

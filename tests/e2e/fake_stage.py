@@ -1,0 +1,70 @@
+"""A stage command of any kind that only goes through the motions, for tests of the flow around it.
+
+Run like a real one: `python -m tests.e2e.fake_stage STAGE.json OUT/`. What it does besides is said by
+FAKE_STAGE, `ID:BEHAVIOUR` words: `crash`, `user_error`, `hang`, `retry_once`, `count` (ten steps of 0.2 s that
+go on from a checkpoint after a kill). Every start is noted in FAKE_STAGE_STARTS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from configs.errors import RetryableError, UserError
+from configs.stage import Progress, StageFile, load_stage_file, run_command, write_json_atomic, write_text_atomic
+
+
+def behaviour_of(stage_id: str) -> str:
+    words = dict(word.split(":") for word in os.environ.get("FAKE_STAGE", "").split())
+    return words.get(stage_id, "")
+
+
+def results(models: tuple[str, ...]) -> dict[str, object]:
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6, "correct": 5, "no_verdict": 0, "total": 10}
+    gain = {"pass@1": {"value": 0.25, "low": 0.125, "high": 0.375}, "pass@k": None}
+    return {"models": {name: {"pass@1": figure, "by_task": {}, "pass@k": None} for name in models},
+            "floor": {"best_constant": {}, "value": 0.125}, "gains": {name: gain for name in models[1:]}, "confidence": 0.95}
+
+
+def count(out: Path) -> None:
+    checkpoint = out / "checkpoints" / "step"
+    done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    progress = Progress(out, done)
+    for step in range(done + 1, 11):
+        time.sleep(0.2)
+        progress.write(step, 10, **{"rl/reward": step / 10})
+        write_text_atomic(checkpoint, str(step))
+
+
+def run(stage_file: StageFile, out: Path) -> None:
+    stage = stage_file.stage
+    with open(os.environ["FAKE_STAGE_STARTS"], "a", encoding="utf-8") as starts:
+        starts.write(f"{stage.id} {os.getpid()}\n")
+    behaviour = behaviour_of(stage.id)
+    if behaviour == "crash":
+        raise RuntimeError("the fake crashed")
+    if behaviour == "user_error":
+        raise UserError(f"{stage.id}.learning_rate: 3.0 is too high; allowed: below 1; lower it")
+    if behaviour == "retry_once" and not (out / "tried").exists():
+        (out / "tried").write_text("yes")
+        raise RetryableError("the mirror is away")
+    if behaviour == "hang":
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True) as child:
+            (out / "grandchild").write_text(str(child.pid))
+            time.sleep(300)
+    if behaviour == "count":
+        count(out)
+    product = {"evaluate": "results.json", "corpus": "data/report.json", "release": "release/config.json"}
+    name = product.get(stage.kind, "model/config.json")
+    write_json_atomic(out / name, results(stage.models) if stage.kind == "evaluate" else {"made_by": stage.kind})
+    write_json_atomic(out / "metrics.json", {"inputs": len(stage_file.inputs)})
+
+
+if __name__ == "__main__":
+    kind = load_stage_file(Path(sys.argv[1])).stage.kind
+    Path(sys.argv[2], "kind.json").write_text(json.dumps(kind))
+    sys.exit(run_command(kind, run, __doc__ or ""))

@@ -1,0 +1,69 @@
+"""A killed and repeated build, and one with another number of threads, write the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import derivatives
+from configs.schema import CorpusStage, Machine
+from configs.stage import StageFile, StageInput
+
+ROOT = Path(derivatives.__file__).parent.parent
+WAIT_S = 60.0
+
+
+def stage_file(folder: Path, num_threads: int) -> Path:
+    mine = folder / "mine.jsonl"
+    mine.write_text("".join(json.dumps({"text": f"line {i} " * (i % 90)}) + "\n" for i in range(20_000)))
+    stage = CorpusStage(id="corpus", output="tokens", num_tokens=2_000_000, sequence_length=128, sources=[
+        {"name": str(mine), "weight": 3}, {"name": "python_stdlib", "count": 150},
+        {"name": "sympy_examples", "count": 100}])
+    base = StageInput(kind="base", path=str(ROOT / "derivatives" / "seedling" / "checkpoint"))
+    resolved = StageFile(recipe="test", seed=3, inputs={"base": base}, stage=stage,
+                         machine=Machine(name="cpu", num_threads=num_threads))
+    path = folder / f"stage{num_threads}.json"
+    path.write_text(resolved.model_dump_json())
+    return path
+
+
+def start(path: Path, out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "corpora.build", str(path), str(out)],
+                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def content(data: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(data.iterdir())}
+
+
+def kill_when_there(path: Path, out: Path, sign: str) -> None:
+    """Start the build and kill it as soon as the file `sign` has grown in its unfinished folder."""
+    process = start(path, out)
+    file = out / "data.partial" / sign
+    deadline = time.monotonic() + WAIT_S
+    while process.poll() is None and not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, f"the build ended before {sign} was seen"
+    assert not (out / "data").exists() and not (out / "metrics.json").exists()
+
+
+@pytest.mark.slow
+def test_a_build_killed_while_reading_and_while_writing_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    assert start(stage_file(tmp_path, 1), tmp_path / "calm").wait() == 0
+    for sign in (".source-0", ".source-2", "tokens.bin"):
+        kill_when_there(stage_file(tmp_path, 2), tmp_path / "killed", sign)
+    assert start(stage_file(tmp_path, 2), tmp_path / "killed").wait() == 0
+    calm, killed = content(tmp_path / "calm" / "data"), content(tmp_path / "killed" / "data")
+    assert calm == killed and set(calm) == {
+        "tokens.bin", "documents.npy", "sources.npy", "report.json", "dropped.jsonl", "question_hashes.txt"}
+    assert not (tmp_path / "killed" / "data.partial").exists()
+    assert (tmp_path / "killed" / "metrics.json").read_bytes() == (tmp_path / "calm" / "metrics.json").read_bytes()

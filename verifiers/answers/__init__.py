@@ -1,0 +1,1 @@
+"""Parts of the math verifier: where the answer stands in a completion, and whether two answers are equal."""

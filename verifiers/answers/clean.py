@@ -1,0 +1,96 @@
+"""One spelling for answers that differ only in typesetting.
+
+`clean` removes what LaTeX and Unicode add to the look of an answer (math delimiters, spacing commands, `\\left`,
+`\\dfrac`, the true minus sign) and keeps everything that carries meaning. `same_text` is the fallback comparison of
+answers that nothing else can read.
+
+What this does not do: it does not fold characters wholesale (NFKC would turn a superscript two into the digit 2), so
+digits of other scripts stay what they are and match no ASCII digit.
+"""
+
+from __future__ import annotations
+
+import re
+
+_CHARACTERS = str.maketrans({
+    "\u2212": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-", "\ufe63": "-", "\uff0d": "-",
+    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "\ufeff": "",
+    "\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u2217": "*", "\u00f7": "/", "\u2044": "/", "\u2215": "/",
+    "\u03c0": "\\pi ", "\u221e": "\\infty ", "\u221a": "\\sqrt ", "\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ",
+    "\u222a": "\\cup ", "\u2229": "\\cap ", "\u2208": "\\in ", "\u00b1": "\\pm ", "\u00b0": "\\degree ",
+    "\u00b2": "^2", "\u00b3": "^3", "\u2074": "^4", "\u00b9": "^1", "\u2070": "^0",
+    "\u00bd": "\\frac{1}{2}", "\u00bc": "\\frac{1}{4}", "\u00be": "\\frac{3}{4}",
+    "\u2153": "\\frac{1}{3}", "\u2154": "\\frac{2}{3}",
+    "\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'", "\uff0c": ",", "\u3001": ",",
+})
+_WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
+_DROPPED = re.compile(
+    r"(?<!\\)\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])"
+    r"|(?<!\\)\\(?:,|;|!|:|>|\ |quad(?![A-Za-z])|qquad(?![A-Za-z]))|~"
+)
+_TEXT = re.compile(r"\\(?:text|textrm|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|textsf|rm|bf)\s*\{([^{}]*)\}")
+_SPELLINGS = (
+    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\^\s*\{?\s*\\(?:circ|degree)(?![A-Za-z])\s*\}?|\\degree(?![A-Za-z])"), " degrees "),
+    (re.compile(r"\\(?:leq|leqslant)(?![A-Za-z])"), r"\\le"),
+    (re.compile(r"\\(?:geq|geqslant)(?![A-Za-z])"), r"\\ge"),
+    (re.compile(r"\\neq(?![A-Za-z])"), r"\\ne"),
+    (re.compile(r"\\(?:cdot|times|ast)(?![A-Za-z])"), "*"),
+    (re.compile(r"\\div(?![A-Za-z])"), "/"),
+    (re.compile(r"\\%"), "%"),
+    (re.compile(r"\\\$"), "$"),
+    (re.compile(r"\{,\}"), ","),
+)
+_SPACES = re.compile(r"\s+")
+_FREE_SPACES = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")
+"""Spaces that separate no two digits."""
+
+
+def clean(text: str) -> str:
+    """The answer without typesetting. Idempotent on its own output for the forms it knows."""
+    if text.isascii() and text.isalnum():
+        return text
+    text = text.translate(_CHARACTERS).strip()
+    text = unwrap(text)
+    if "\\" in text or "~" in text or "{,}" in text:
+        text = text.replace("\\!", "")
+        text = _DROPPED.sub(" ", text)
+        for pattern, spelling in _SPELLINGS:
+            text = pattern.sub(spelling, text)
+        for _ in range(3):  # nested \text{\textbf{...}} deeper than this does not occur
+            text = _TEXT.sub(r" \1 ", text)
+    text = unwrap(_SPACES.sub(" ", text).strip())
+    while text.endswith((".", ",", ";")) and not text.endswith("..."):
+        text = text[:-1].rstrip()
+    return unwrap(text)
+
+
+def unwrap(text: str) -> str:
+    """Without the math delimiters or emphasis that enclose the whole of it."""
+    for _ in range(4):
+        for opening, closing in _WRAPPERS:
+            inner = text[len(opening): len(text) - len(closing)]
+            if (text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing)
+                    and opening not in inner and closing not in inner):
+                text = inner.strip()
+                break
+        else:
+            return text
+    return text
+
+
+def same_text(gold: str, answer: str) -> bool:
+    """Equal as text: case counts only for single letters, spaces and outer brackets of a single letter do not."""
+    return _folded(gold) == _folded(answer)
+
+
+def _folded(text: str) -> str:
+    text = clean(text)
+    compact = _FREE_SPACES.sub("", text)
+    if len(compact) == 3 and compact[0] == "(" and compact[2] == ")" and compact[1].isalpha():
+        compact = compact[1]  # a choice letter, written (B) or B
+    if len(compact) == 1:
+        return compact
+    if "\\" in compact or "=" in compact or any(character.isdigit() for character in compact):
+        return compact
+    return _SPACES.sub(" ", text).strip("\"' ").casefold()
