@@ -42,7 +42,8 @@ def nearest(value: str, allowed: Iterable[str]) -> str:
 
 def unknown(path: str, value: str, what: str, allowed: Sequence[str]) -> UserError:
     """The error for a name that is not among the allowed ones, with the nearest of them."""
-    listed = ", ".join(allowed[:MAX_LISTED]) + (f" and {len(allowed) - MAX_LISTED} more" * (len(allowed) > MAX_LISTED))
+    rest = f" and {len(allowed) - MAX_LISTED} more" if len(allowed) > MAX_LISTED else ""
+    listed = ", ".join(printable(name) for name in allowed[:MAX_LISTED]) + rest
     return UserError(f"{path}: {value!r} is no {what}{nearest(value, allowed)}; allowed: {listed or 'none'}")
 
 

@@ -32,7 +32,6 @@ from corpora.shelf import Shelf
 from corpora.tokens import load_encoder
 
 PARTIAL = "data.partial"
-TEXT_ONLY = ("python_stdlib", "sympy_examples")
 BATCHES_PER_LINE = 16
 """Batches of documents between two lines of the progress log."""
 
@@ -106,13 +105,10 @@ def check_stage(stage: CorpusStage) -> None:
         raise UserError(f"stage.sequence_length: {stage.sequence_length}; allowed: at least 2 (a token and the end "
                         "mark); raise it")
     for i, source in enumerate(stage.sources):
-        sources.check(f"stage.sources[{i}]", source)
+        sources.check(f"stage.sources[{i}]", source, stage.output)
         if source.split != "train" and not source.name.endswith(".jsonl"):
             raise UserError(f"stage.sources[{i}].split: {source.split!r} of {source.name!r} is kept for evaluation; "
                             "allowed in a corpus: train; set split: train")
-        if stage.output != "tokens" and source.name in TEXT_ONLY:
-            raise UserError(f"stage.sources[{i}].name: {source.name!r} has only text, no questions; allowed for output "
-                            f"{stage.output!r}: sources with questions; set output: tokens or remove it")
 
 
 def budgets(stage: CorpusStage) -> list[int | None]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from configs.errors import UserError
 from configs.schema import TaskSource
@@ -56,7 +57,8 @@ def load_benchmarks(sources: Sequence[TaskSource]) -> list[Benchmark]:
         if not questions:
             raise UserError(f"decontaminate.{i}: {source.name!r}, split {source.split!r}, has no questions; "
                             "name a split that has some, or remove the entry")
-        benchmarks.append(Benchmark(source.name, source.split, questions, procedural))
+        name = Path(source.name).name if source.name.endswith(".jsonl") else source.name
+        benchmarks.append(Benchmark(name, source.split, questions, procedural))
     return benchmarks
 
 

@@ -25,7 +25,7 @@ class Document:
 
     Attributes:
         id: Unique within the source.
-        source: Name of the source, as the recipe gives it.
+        source: Name of the source, as the recipe gives it; of a user's file, its name without folders.
         licence: SPDX-like name, or `unknown`.
         path: File, data set or generator that it was read from; never an absolute path of the machine.
         provenance: Anything else that says where it came from (line, package version, row).

@@ -34,9 +34,7 @@ class DropLog:
             return
         self._num_kept[reason] += 1
         line = {"id": document.id, "source": self.source, "reason": reason, "path": document.path}
-        # A lone surrogate cannot be written as UTF-8; the excerpt shows it escaped.
-        excerpt = document.full_text()[:KEPT_CHARS].encode("utf-8", "backslashreplace").decode("utf-8")
-        self._lines.append({**line, **details, "text": excerpt})
+        self._lines.append({**line, **details, "text": document.full_text()[:KEPT_CHARS]})
 
     def by_reason(self, source: str | None = None) -> dict[str, int]:
         """Drops per reason, of one source or of all."""
@@ -52,7 +50,9 @@ class DropLog:
 
     def write(self, path: Path) -> None:
         """Write the kept ones as JSON lines, in the order in which they were dropped."""
-        write_text_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines))
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines)
+        # UTF-8 cannot hold a lone surrogate; its JSON escape can stand for it.
+        write_text_atomic(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def drop_unusable(batch: list[Document], output: str, dropped: DropLog) -> list[Document]:

@@ -27,8 +27,8 @@ HASH_BYTES = 8
 
 def question_hash(question: str) -> int:
     """BLAKE2b of the normalised question, 8 bytes, as a number."""
-    digest = hashlib.blake2b(normalise_question(question).encode("utf-8"), digest_size=HASH_BYTES).digest()
-    return int.from_bytes(digest, "big")
+    key = normalise_question(question).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(key, digest_size=HASH_BYTES).digest(), "big")
 
 
 class Shelver:
@@ -72,7 +72,8 @@ class Shelver:
 
 def _line(document: Document, content: dict[str, Any]) -> bytes:
     line = {"id": document.id, "source": document.source, **content}
-    return json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n"
+    # A lone surrogate in an id or in metadata comes out as the JSON escape that it was.
+    return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _hashes(document: Document) -> list[int]:

@@ -86,13 +86,14 @@ def interleave(selected_lengths: Sequence[np.ndarray]) -> tuple[np.ndarray, np.n
     """One order over all sources in which each is spread evenly from beginning to end.
 
     Args:
-        selected_lengths: Per source, the tokens of its selected records in their order.
+        selected_lengths: Per source, the tokens of its selected records in their order; 0 (not tokenised) is as 1.
 
     Returns:
         Source of every record written, and its position within that source's selection (both int64).
     """
     middles, sources, positions = [], [], []
-    for i, lengths in enumerate(selected_lengths):
+    for i, given in enumerate(selected_lengths):
+        lengths = np.maximum(given, 1)
         ends = np.cumsum(lengths)
         middles.append((ends - lengths / 2) / max(int(ends[-1]) if len(ends) else 1, 1))
         sources.append(np.full(len(lengths), i, dtype=np.int64))

@@ -93,7 +93,9 @@ def write_product(stage: CorpusStage, seed: int, gathered: list[Gathered], clean
     records = _records(gathered, selections, owners, positions)
     if stage.output == "tokens":
         _write_stream(folder / "tokens.bin", records)
-        written = np.array([lengths[owner][position] for owner, position in zip(owners, positions, strict=True)])
+        written = np.zeros(len(owners), dtype=np.int64)
+        for i, length in enumerate(lengths):
+            written[owners == i] = length[positions[owners == i]]
         _write_array(folder / "documents.npy", np.concatenate(([0], np.cumsum(written))).astype("<i8"))
         _write_array(folder / "sources.npy", owners.astype("<i2"))
     else:

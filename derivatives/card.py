@@ -365,6 +365,8 @@ def judge_sentence(facts: Facts) -> str:
     shared = sorted(str(name) for name in names.get("reward", set()) & names.get("judge", set()))
     if not names.get("reward"):
         return "No reward was used in training."
+    if not all(one.get("source") for identities in facts.verifiers.values() for one in identities):
+        return "Whether the judge also gave the reward is not known."
     if shared:
         return f"The judge {', '.join(shared)} also gave the reward: a fault in it would raise both."
     return "The judge is not the verifier that gave the reward."

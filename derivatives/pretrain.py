@@ -35,7 +35,7 @@ def run(stage_file: StageFile, out: Path) -> None:
         return
     trainer = Trainer(stage_file, out)
     corpora = [read_corpus(stage_file.data_folder(name)) for name in stage.data]
-    documents = [(corpus, index) for corpus in corpora for index in np.flatnonzero(corpus.lengths)]
+    documents = [(corpus, index) for corpus in corpora for index in np.flatnonzero(corpus.lengths).tolist()]
     lengths = np.array([corpus.lengths[index] for corpus, index in documents], dtype=np.int64)
     check_corpora(stage, corpora, lengths, trainer.model.config.vocab_size)
 
@@ -72,27 +72,33 @@ def read_corpus(folder: Path) -> Corpus:
         offsets = np.load(folder / "documents.npy")
         tokens = np.memmap(folder / "tokens.bin", dtype="<u4", mode="r")
     except (OSError, ValueError) as error:
-        raise UserError(f"data: {folder} holds no packed tokens ({error}); build it with a corpus stage of output tokens") from error
+        raise UserError(
+            f"data: {folder} holds no packed tokens ({error}); build it with a corpus stage of output tokens"
+        ) from error
     if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(tokens) or (np.diff(offsets) < 0).any():
-        raise UserError(f"data: {folder}/documents.npy does not fit tokens.bin ({len(tokens)} tokens); build the corpus again")
+        raise UserError(
+            f"data: {folder}/documents.npy does not fit tokens.bin ({len(tokens)} tokens); build the corpus again"
+        )
     return Corpus(folder, tokens, offsets)
 
 
 def check_corpora(stage: PretrainStage, corpora: list[Corpus], lengths: np.ndarray, vocab_size: int) -> None:
     """There is something to train on, it fits into a micro-batch, and into the vocabulary. Raises UserError."""
     if not (lengths > 1).any():
-        raise UserError(f"data: {', '.join(stage.data)} holds no document of two tokens or more; check the corpus's report.json")
+        raise UserError(
+            f"data: {', '.join(stage.data)} holds no document of two tokens or more; read the corpus's report.json"
+        )
     if lengths.max() > stage.micro_batch_tokens:
         raise UserError(
-            f"stage.micro_batch_tokens: {stage.micro_batch_tokens} is less than the longest document ({lengths.max()} tokens); "
-            "raise it, or lower the corpus's sequence_length"
+            f"stage.micro_batch_tokens: {stage.micro_batch_tokens} is less than the longest document "
+            f"({lengths.max()} tokens); raise it, or lower the corpus's sequence_length"
         )
     for corpus in corpora:
         largest = int(corpus.tokens.max())
         if largest >= vocab_size:
             raise UserError(
-                f"data: {corpus.folder} holds the token id {largest}, the model has {vocab_size}; it was packed with another "
-                "tokenizer; build the corpus again from this base"
+                f"data: {corpus.folder} holds the token id {largest}, the model has {vocab_size}; it was packed with "
+                "another tokenizer; build the corpus again from this base"
             )
 
 

@@ -22,8 +22,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from configs.schema import ReleaseStage
+from configs.errors import RetryableError, UserError
+from configs.schema import ReleaseStage, TaskSource
 from configs.stage import StageFile, run_command, write_json_atomic, write_text_atomic
 from derivatives.card import Facts, base_name, render_card
 from derivatives.gates import GateResult, check_gates
@@ -241,11 +241,25 @@ def verifier_identities(
         for entry in stages
         if entry.get("kind") == "rl" and (entry.get("config") or {}).get("verifier")
     ]
-    judge = judged.get("judge") or results.get("judge")
-    names = {"reward": list(dict.fromkeys(rewards)), "judge": [str(judge)] if judge else []}
+    judges = [str(judged["judge"])] if judged.get("judge") else judges_of_tasks(judged.get("tasks") or [])
+    names = {"reward": list(dict.fromkeys(rewards)), "judge": judges or [str(results.get("judge") or "unknown")]}
     return {
         role: tuple(recorded.get(name) or identity_of(name) for name in used) for role, used in names.items() if used
     }
+
+
+def judges_of_tasks(tasks: list[dict[str, Any]]) -> list[str]:
+    """Verifiers that the evaluated task sets bring themselves, read from one problem of each."""
+    from verifiers.tasks import load_tasks
+
+    names = []
+    for task in tasks:
+        try:
+            names += [one.verifier for one in load_tasks(TaskSource(**{**task, "count": 1}))]
+        except (UserError, RetryableError, ValueError) as error:
+            print(f"note: {task.get('name')}: its verifier is not on the card, because it does not load here ({error})")
+            return []
+    return list(dict.fromkeys(names))
 
 
 def identity_of(name: str) -> dict[str, Any]:

@@ -3,8 +3,8 @@
     python -m derivatives.sft STAGE.json OUT/
 
 Reads JSONL of `{"prompt", "completion"}` or `{"messages": [{"role", "content"}, ...]}` from corpus stages or files;
-writes `model/`, `metrics.json`, `progress.jsonl` and `plots/`. A killed run goes on with the same command. Trained are the
-assistant turns' contents and the token that ends each of them.
+writes `model/`, `metrics.json`, `progress.jsonl` and `plots/`. A killed run goes on with the same command. Trained are
+the assistant turns' contents and the token that ends each of them.
 
 Source: Qwen2.5 (arXiv:2412.15115), section 4. Departure: the loss is averaged over the trained tokens of a whole step.
 Not done: tools, images, more than one process. Longer examples are dropped and counted, never cut.
@@ -71,8 +71,8 @@ def read_rows(stage_file: StageFile, stage: SftStage, tokenizer: PreTrainedToken
     longest = max(len(row.ids) for row in rows)
     if longest > stage.micro_batch_tokens:
         raise UserError(
-            f"stage.micro_batch_tokens: {stage.micro_batch_tokens} is less than the longest example ({longest} tokens); "
-            "raise it, or lower stage.max_length"
+            f"stage.micro_batch_tokens: {stage.micro_batch_tokens} is less than the longest example "
+            f"({longest} tokens); raise it, or lower stage.max_length"
         )
     return rows, num_too_long
 
@@ -80,7 +80,8 @@ def read_rows(stage_file: StageFile, stage: SftStage, tokenizer: PreTrainedToken
 def data_files(stage_file: StageFile, stage: SftStage) -> list[Path]:
     """The JSONL files of the stage: the user's own, or those of corpus stages."""
     return [
-        Path(name) if name.endswith(".jsonl") else stage_file.data_folder(name) / "examples.jsonl" for name in stage.data
+        Path(name) if name.endswith(".jsonl") else stage_file.data_folder(name) / "examples.jsonl"
+        for name in stage.data
     ]
 
 
@@ -93,12 +94,12 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     continue
                 value = json.loads(line)
                 if not isinstance(value, dict):
-                    raise UserError(f"{path}:{number}: {line.strip()[:80]!r} is not an object; give one example per line")
+                    raise UserError(f"{path}:{number}: {line.strip()[:80]!r} is no object; give one example a line")
                 yield f"{path}:{number}", value
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{number}: not JSON ({error}); mend or remove the line") from error
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise UserError(f"data: {path} does not exist; give a JSONL file, or a corpus stage with output examples") from error
+        raise UserError(f"data: {path} is no file; give JSONL, or a corpus stage with output examples") from error
     except UnicodeDecodeError as error:
         raise UserError(f"data: {path} is not a UTF-8 text file; convert it") from error
 
@@ -113,7 +114,8 @@ def encode_row(where: str, example: dict[str, Any], system: str | None, tokenize
         return Row(ids, loss_weights=[float(flag) for flag in trained], key=where)
     for field in ("prompt", "completion"):
         if not isinstance(example.get(field), str):
-            raise UserError(f"{where}: {field}: {str(example.get(field))[:80]!r} is not a text; an example has prompt and completion, or messages")
+            found = str(example.get(field))[:80]
+            raise UserError(f"{where}: {field}: {found!r} is no text; give prompt and completion, or messages")
     ids, num_prompt = encode_example(tokenizer, example["prompt"], example["completion"], system)
     return Row(ids, trained_from=num_prompt, key=where)
 

@@ -118,6 +118,7 @@ def _add_inspection(add: Callable[..., argparse.ArgumentParser], store: argparse
     made.add_argument("--tasks", action="append", required=True, metavar="NAME_OR_FILE", help="task set or JSONL with prompt and answer")
     made.add_argument("--verifier", metavar="NAME", help="judge (default: each task set's own)")
     made.add_argument("--samples", type=int, default=0, metavar="K", help="samples per problem for pass@k (default: none)")
+    made.add_argument("--few-shot", type=int, default=0, metavar="N", help="also ask plainly after N solved examples; the better counts")
     made.add_argument("--limit", type=int, metavar="N", help="problems per task set (procedural sets need it)")
     made.add_argument("--machine", default="", help="launch profile")
     made = add("chat", "talk to a checkpoint", example='derive chat RELEASE -p "What is 12 + 30?"')

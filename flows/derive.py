@@ -26,20 +26,23 @@ from flows.store import Artifact
 PREPARED: ContextVar[Session | None] = ContextVar("prepared", default=None)
 """A session that the calling process has prepared already (`derive math`); a served run prepares its own."""
 
-Preset = Annotated[str, Field(title="Preset", description="What to build; each is described under Deployments.",
-                              json_schema_extra={"position": 1, "enum": preset_names()})]
-Base = Annotated[str, Field(title="Base", description="Checkpoint to start from: seedling, a local folder or a hub id. "
-                            "Empty takes the preset's.", json_schema_extra={"position": 2})]
-Overrides = Annotated[list[str], Field(title="Overrides", description="One STAGE.field=value each, e.g. rl.steps=200 or "
-                                       "seed=3.", json_schema_extra={"position": 3})]
-MachineName = Annotated[str, Field(title="Machine", description="Launch profile. Empty takes the one that fits.",
-                                   json_schema_extra={"position": 4, "enum": ["", *machine_names()]})]
+Preset = Annotated[str, Field(json_schema_extra={"enum": preset_names()})]
+MachineName = Annotated[str, Field(json_schema_extra={"enum": ["", *machine_names()]})]
 
 
 @flow(name="derive", description="From a base checkpoint to a released derivative.")
-def derive(preset: Preset = "math/tiny", base: Base = "", overrides: Overrides = [],  # noqa: B006 - Prefect copies it
+def derive(preset: Preset = "math/tiny", base: str = "", overrides: list[str] = [],  # noqa: B006 - Prefect copies it
            machine: MachineName = "") -> State[Any]:
-    """Build one preset. Finished stages are reused, an interrupted one is resumed."""
+    """Build one preset. Finished stages are reused, an interrupted one is resumed.
+
+    Prefect's form takes its explanations from here.
+
+    Args:
+        preset: What to build; each is described on its deployment's page.
+        base: Checkpoint to start from: seedling, a local folder or a hub id. Empty takes the preset's.
+        overrides: One STAGE.field=value each, such as rl.steps=200 or seed=3.
+        machine: Launch profile: how it runs, never what it computes. Empty takes the one that fits this machine.
+    """
     try:
         session = PREPARED.get() or prepare(Request(preset, base, tuple(overrides), machine))
     except UserError as error:

@@ -35,16 +35,8 @@ SAMPLES_SHOWN = {"correct": 4, "incorrect": 4, "no_verdict": 2}
 MAX_CHARTS = 9
 NOT_METRICS = {"step", "total", "seconds", "time", "eta", "eta_s", "epoch"}
 FIRST_METRICS = (
-    "loss",
-    "reward",
-    "solved_fraction",
-    "length",
-    "entropy",
-    "mismatch",
-    "truncated",
-    "no_verdict",
-    "grad_norm",
-)
+    "reward", "solved_fraction", "loss", "length", "entropy", "mismatch", "truncated", "no_verdict", "grad_norm",
+)  # fmt: skip
 """Curves in this order, then the others as they come."""
 
 
@@ -266,53 +258,35 @@ def sample_section(stage: Stage, released: str) -> dict[str, Any]:
     for sample in stage.lines("samples.jsonl"):
         key = f"{sample.get('task') or ''}\0{sample.get('id') or sample.get('prompt')}"
         by_problem.setdefault(key, {}).setdefault(str(sample.get("model") or "model"), sample)
-    models = [
-        name
-        for name in (stage.stage_file.get("stage") or {}).get("models") or []
-        if any(name in row for row in by_problem.values())
-    ]
-    released = (
-        released
-        if released in models
-        else (models[-1] if models else next((name for row in by_problem.values() for name in row), ""))
-    )
+    found = {name for answers in by_problem.values() for name in answers}
+    asked = (stage.stage_file.get("stage") or {}).get("models") or []
+    order = [name for name in dict.fromkeys([*asked, *sorted(found)]) if name in found]
+    released = released if released in found else (order[-1] if order else "")
     groups: dict[str, list[Any]] = {outcome: [] for outcome in SAMPLES_SHOWN}
     for answers in by_problem.values():
-        mine = answers.get(released)
-        shown = groups.get(str((mine or {}).get("outcome")))
-        if mine is None or shown is None or len(shown) >= SAMPLES_SHOWN[str(mine["outcome"])]:
-            continue
-        order = sorted(answers, key=lambda name: (models.index(name) if name in models else len(models), name))
-        shown.append(
-            {
-                "prompt": mine.get("prompt") or "",
-                "task": mine.get("task") or mine.get("source") or "",
-                "answer": mine.get("answer"),
-                "answers": [{"who": name, **_verdict(answers[name])} for name in order],
-            }
-        )
-    return {
-        "id": stage.id,
-        "released": released,
-        "groups": [(outcome, shown) for outcome, shown in groups.items() if shown],
-    }
+        mine = answers.get(released, {})
+        outcome = str(mine.get("outcome"))
+        if outcome in groups and len(groups[outcome]) < SAMPLES_SHOWN[outcome]:
+            shown = [{"who": name, **_verdict(answers[name])} for name in order if name in answers]
+            groups[outcome].append(_problem(mine) | {"answers": shown})
+    return {"id": stage.id, "released": released, "groups": [(name, shown) for name, shown in groups.items() if shown]}
 
 
 def rollout_section(stage: Stage) -> dict[str, Any]:
-    """Rollouts of the last recorded steps, by verdict."""
-    groups: dict[str, list[Any]] = {outcome: [] for outcome in SAMPLES_SHOWN}
+    """Rollouts of the last recorded steps by verdict, each of another problem."""
+    groups: dict[str, dict[str, Any]] = {outcome: {} for outcome in SAMPLES_SHOWN}
     for sample in reversed(list(stage.lines("rollouts.jsonl"))):
-        shown = groups.get(str(sample.get("outcome")))
-        if shown is not None and len(shown) < SAMPLES_SHOWN[str(sample["outcome"])]:
-            shown.append(
-                {
-                    "prompt": sample.get("prompt") or "",
-                    "task": sample.get("task") or sample.get("source") or "",
-                    "answer": sample.get("answer"),
-                    "answers": [{"who": f"step {sample.get('step', '?')}", **_verdict(sample)}],
-                }
-            )
-    return {"id": stage.id, "groups": [(outcome, shown) for outcome, shown in groups.items() if shown]}
+        outcome, prompt = str(sample.get("outcome")), str(sample.get("prompt") or "")
+        shown = groups.get(outcome)
+        if shown is not None and len(shown) < SAMPLES_SHOWN[outcome]:
+            answer = {"who": f"step {sample.get('step', '?')}", **_verdict(sample)}
+            shown.setdefault(prompt, _problem(sample) | {"answers": [answer]})
+    return {"id": stage.id, "groups": [(outcome, list(shown.values())) for outcome, shown in groups.items() if shown]}
+
+
+def _problem(sample: Mapping[str, Any]) -> dict[str, Any]:
+    task = sample.get("source") or sample.get("task") or ""
+    return {"prompt": sample.get("prompt") or "", "task": task, "answer": sample.get("answer")}
 
 
 def _verdict(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from flows.stages import Listener
 
 PLAIN_EVERY_S = 15.0
 NUM_METRICS = 3
+TOLD_FIRST = ("loss", "reward", "pass@1", "solved_fraction", "length", "entropy", "tokens_per_second")
 BAR_WIDTH = 24
 MARKS = {"waiting": "·", "running": "▶", "completed": "✔", "reused": "↺", "failed": "✖", "cancelled": "■"}
 STYLES = {"waiting": "dim", "running": "bold", "completed": "green", "reused": "cyan", "failed": "red", "cancelled": "yellow"}
@@ -122,9 +123,10 @@ def show(console: Console, plan: Plan) -> tuple[Listener, Any]:
 
 
 def metrics_text(line: Mapping[str, Any]) -> str:
-    """The first few metrics of a progress line, without the stage's name before the slash."""
+    """The most telling few metrics of a progress line, without the stage's name before the slash."""
     shown = [(name.rpartition("/")[2], value) for name, value in line.items()
              if name not in ("step", "total", "seconds") and isinstance(value, (int, float)) and not isinstance(value, bool)]
+    shown.sort(key=lambda pair: TOLD_FIRST.index(pair[0]) if pair[0] in TOLD_FIRST else len(TOLD_FIRST))
     return "  ".join(f"{name} {number(value)}" for name, value in shown[:NUM_METRICS])
 
 

@@ -73,7 +73,7 @@ class Verdict:
         if not 0.0 <= self.score <= 1.0:
             raise ValueError(f"score: {self.score!r} is outside [0, 1]; scale it before making a Verdict")
         if self.outcome is Outcome.CORRECT and self.score != 1.0:
-            raise ValueError(f"score: {self.score!r} with outcome correct; allowed: 1.0 (use incorrect for partial credit)")
+            raise ValueError(f"score: {self.score!r} with outcome correct; allowed: 1.0 (else incorrect)")
         if self.outcome is Outcome.NO_VERDICT and self.score != 0.0:
             raise ValueError(f"score: {self.score!r} with outcome no_verdict; allowed: 0.0")
 

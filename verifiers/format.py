@@ -6,8 +6,8 @@ To reward form and answer together, judge a completion with both verifiers and c
 right answer outranks any wrong one, for example `score = math.score * (0.9 + 0.1 * format.score)`: form then never
 pays without the answer. Rewarding form by itself teaches a model to write tags.
 
-The shape is the reasoning format of QwQ and DeepSeek-R1 (https://arxiv.org/abs/2501.12948, section 2.2.2). Departure: the
-answer needs no `<answer>` tags of its own.
+The shape is the reasoning format of QwQ and DeepSeek-R1 (https://arxiv.org/abs/2501.12948, section 2.2.2). Departure:
+the answer needs no `<answer>` tags of its own.
 
 What this does not do: it does not look at language, length or quality.
 """

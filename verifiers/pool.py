@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -46,9 +47,13 @@ MAX_FAILED_STARTS = 3
 """Workers in a row that die before they have judged anything, after which the pool gives up."""
 NEAR_LIMIT = 0.8
 """A worker that died with this share of its memory in use died of it."""
+SAMPLE_S = 0.05
+"""Time between looks at the memory of a worker that has not answered yet. (Its resource usage after death would also
+count the memory of this process, from before the worker's interpreter was loaded.)"""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from verifiers.worker import main; main(*map(int, sys.argv[2:]))"
+_BOOT = ("import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+         "from verifiers.worker import main; main(*map(int, sys.argv[2:]))")
 
 
 @dataclass
@@ -78,7 +83,8 @@ class VerifierPool:
         verifier: Registry name of the verifier for all tasks; None takes each task's own.
     """
 
-    def __init__(self, num_workers: int = 2, deadline_s: float = 5.0, memory_mb: int = 2048, verifier: str | None = None) -> None:
+    def __init__(self, num_workers: int = 2, deadline_s: float = 5.0, memory_mb: int = 2048,
+                 verifier: str | None = None) -> None:
         for name, value in (("num_workers", num_workers), ("deadline_s", deadline_s), ("memory_mb", memory_mb)):
             if not value > 0:
                 raise UserError(f"{name}: {value!r}; allowed: more than 0")
@@ -95,7 +101,8 @@ class VerifierPool:
     def __enter__(self) -> VerifierPool:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self.close()
 
     def submit(self, task: Task, completion: str) -> Future[Verdict]:
@@ -139,7 +146,8 @@ class VerifierPool:
         try:
             return _Job(json.dumps({"verifier": name, "task": _as_dict(task), "completion": completion}))
         except (TypeError, ValueError) as error:
-            raise UserError(f"task {task.id!r}: metadata: not JSON ({error}); allowed: texts, numbers, lists, objects") from error
+            raise UserError(f"task {task.id!r}: metadata: not JSON ({error}); "
+                            "allowed: texts, numbers, lists, objects") from error
 
     def _check_name(self, name: str) -> None:
         if name not in self._known:
@@ -152,7 +160,8 @@ class VerifierPool:
                 raise RuntimeError("the pool is closed; make a new VerifierPool")
             self._jobs.extend(jobs)
             if not self._threads:
-                self._threads = [threading.Thread(target=worker.run, daemon=True, name="verifier-pool") for worker in self._workers]
+                self._threads = [threading.Thread(target=worker.run, daemon=True, name="verifier-pool")
+                                 for worker in self._workers]
                 for thread in self._threads:
                     thread.start()
             self._wake.notify_all()
@@ -181,7 +190,7 @@ class _Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.lock = threading.Lock()  # over starting and killing
         self.buffer = b""
-        self.peak_kb = 0
+        self.rest_mb = self.peak_mb = 0.0  # resident memory after loading, and the most seen since
         self.failed_starts = 0
 
     def run(self) -> None:
@@ -212,16 +221,14 @@ class _Worker:
         self.kill()
         with self.lock:
             process, self.process = self.process, None
-        self.buffer, self.peak_kb = b"", 0
+        self.buffer = b""
         if process is None:
             return
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
             with suppress(OSError):
                 pipe.close()
-        with suppress(ChildProcessError):  # reaped by someone's waitpid(-1)
-            self.peak_kb = os.wait4(process.pid, 0)[2].ru_maxrss
-        process.returncode = -signal.SIGKILL
+        process.wait()
 
     def _serve(self, jobs: list[_Job]) -> list[_Job]:
         """Judge a chunk. After a fault, settle the job at fault by a second attempt and return those left over."""
@@ -267,7 +274,7 @@ class _Worker:
     def _end(self, fault: _Fault) -> str:
         """Kill the worker after a fault, so that what follows gets a fresh one; the fault's kind, memory considered."""
         self.stop()
-        if fault.kind == "died" and self.peak_kb >= NEAR_LIMIT * self.pool.memory_mb * 1024:
+        if fault.kind == "died" and self.peak_mb - self.rest_mb >= NEAR_LIMIT * self.pool.memory_mb:
             return "over"
         return fault.kind
 
@@ -296,6 +303,7 @@ class _Worker:
                 limit = time.monotonic() + LOAD_TIMEOUT_S
             elif "loaded" in reply:
                 self.failed_starts = 0
+                self.rest_mb = self.peak_mb = self._resident_mb()
                 limit = time.monotonic() + self.pool.deadline_s
             else:
                 self.failed_starts = 0
@@ -308,8 +316,10 @@ class _Worker:
                 raise _Fault("stopped")
             try:
                 fd = process.stdout.fileno()
-                if not _ready(fd, select.POLLIN, limit - time.monotonic()):
-                    raise _Fault("over", "deadline")
+                while not _ready(fd, select.POLLIN, min(SAMPLE_S, limit - time.monotonic())):
+                    self.peak_mb = max(self.peak_mb, self._resident_mb())
+                    if time.monotonic() >= limit:
+                        raise _Fault("over", "deadline")
                 data = os.read(fd, 1 << 16)
             except (OSError, ValueError) as error:
                 raise _Fault("stopped" if self.pool.closed else "died", f"the worker's pipe broke: {error}") from error
@@ -320,10 +330,19 @@ class _Worker:
         reply: dict[str, Any] = json.loads(line)
         return reply
 
+    def _resident_mb(self) -> float:
+        try:
+            with open(f"/proc/{self.process.pid if self.process else 0}/statm", encoding="ascii") as file:
+                return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+        except (OSError, IndexError):  # it has just ended
+            return 0.0
+
     def _start(self) -> None:
         self.failed_starts += 1
+        self.rest_mb = self.peak_mb = 0.0
         if self.failed_starts > MAX_FAILED_STARTS:
-            raise RuntimeError(f"{MAX_FAILED_STARTS} verifier workers in a row ended before their first verdict; their stderr says why")
+            raise RuntimeError(f"{MAX_FAILED_STARTS} verifier workers in a row ended before their first verdict; "
+                               "their stderr says why")
         environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, "1"), "CUDA_VISIBLE_DEVICES": ""}
         arguments = [json.dumps(sys.path), str(os.getpid()), str(self.pool.memory_mb)]
         with self.lock:

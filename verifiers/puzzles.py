@@ -5,9 +5,10 @@ named in the task's metadata. Correct if the score is 1; any other score is kept
 verdict. For arithmetic families it is a judge independent of the math verifier, which makes it fit to measure a model
 that was rewarded by that one.
 
-Departures: some families pass an answer to `eval` or to sympy's `parse_expr`, which run code. Their answers must first
-be a plain list or a plain expression with small powers, by our own reader. Answers with NaN, infinity or digits of other
-scripts, which some scores mistake for right, are incorrect, and the families in `STRICTER` must meet a condition more.
+Departures: some families pass an answer to `eval` or to sympy's `parse_expr`, which run code. Their answers must
+first be a plain list or a plain expression with small powers, by our own reader. Answers with NaN, infinity or digits
+of other scripts, which some scores mistake for right, are incorrect, and the families in `STRICTER` must meet a
+condition more.
 
 What this does not do: partial credit means something else in every family. The clock is the pool's.
 """
@@ -38,8 +39,11 @@ SHOWN = 200
 _NOT_FINITE = re.compile(r"(?<![A-Za-z])(?:nan|inf(?:inity)?|zoo|oo)[ij]?(?![A-Za-z])", re.IGNORECASE)
 _PLAIN_LIST = re.compile(r"[A-Za-z0-9\s\[\],'\"_-]*")
 _ARITHMETIC = re.compile(r"[0-9+\-*/() .]*")
-_CALCULUS = re.compile(r"(?:[0-9+\-*/()^ .]|\b(?:[a-zA-Z]|sin|cos|tan|exp|log|ln|sqrt|asin|acos|atan|sinh|cosh|tanh|pi)(?![A-Za-z]))*")
-_COMMANDS = {"\\times": "\u00d7", "\\cdot": "*", "\\div": "/", "\\{": "{", "\\}": "}", "\\_": "_", "\\,": " ", "\\ ": " "}
+_CALCULUS = re.compile(
+    r"(?:[0-9+\-*/()^ .]|\b(?:[a-zA-Z]|sin|cos|tan|exp|log|ln|sqrt|asin|acos|atan|sinh|cosh|tanh|pi)(?![A-Za-z]))*")
+_COMMANDS = {
+    "\\times": "\u00d7", "\\cdot": "*", "\\div": "/", "\\{": "{", "\\}": "}", "\\_": "_", "\\,": " ", "\\ ": " ",
+}
 _TEXT = re.compile(r"\\(?:text|texttt|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 
 
@@ -118,7 +122,7 @@ def _score(dataset: Any, family: str, text: str, entry: dict[str, Any]) -> float
     try:
         score = float(dataset.score_answer(answer=text, entry=entry))
     except Exception:
-        dataset.score_answer(answer=gold, entry=entry)  # raises for the gold answer too where the fault is not the text's
+        dataset.score_answer(answer=gold, entry=entry)  # raises as well where the fault is not the completion's
         return 0.0
     return min(1.0, max(0.0, score)) if score == score else 0.0
 

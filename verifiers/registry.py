@@ -136,8 +136,10 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
-        node.body = [
-            part for part in node.body
-            if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str))
-        ]
+        node.body = [part for part in node.body if not _is_text(part)]
     return tree
+
+
+def _is_text(part: ast.stmt) -> bool:
+    """A string that stands alone: a docstring, of a constant too."""
+    return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)

@@ -19,18 +19,27 @@ from types import ModuleType
 from typing import Any
 
 from configs.catalogue import dataset, dataset_identity
+from configs.errors import UserError
 from configs.names import check_source
 from configs.schema import CorpusSource
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.sources import catalogue_data, procedural, python_stdlib, sympy_examples, user_jsonl
 
+TEXT_ONLY = (python_stdlib, sympy_examples)
 
-def check(field: str, source: CorpusSource) -> None:
-    """The source exists and can be read. Raises UserError that names `field`, the value and the nearest name."""
+
+def check(field: str, source: CorpusSource, output: str) -> None:
+    """The source exists and has what the output needs. Raises UserError that names `field`, the value and a remedy."""
     check_source(field, source)
-    if reader(source) is user_jsonl:
+    module = reader(source)
+    if module is user_jsonl:
         user_jsonl.check_file(Path(source.name))
+    elif module is catalogue_data:
+        catalogue_data.check_columns(field, source.name, output)
+    elif module in TEXT_ONLY and output != "tokens":
+        raise UserError(f"{field}.name: {source.name!r} has only text, no questions; allowed for output {output!r}: "
+                        "sources with questions; set output: tokens or remove it")
 
 
 def reader(source: CorpusSource) -> ModuleType:

@@ -26,16 +26,26 @@ def version(name: str) -> str:
     return f"{entry.hub}@{entry.revision}"
 
 
+def check_columns(field: str, name: str, output: str) -> None:
+    """Raises UserError when the data set lacks the columns that the output needs."""
+    entry = dataset(name)
+    needed = "question and answer" if output == "problems" else "question and solution"
+    if output == "problems":
+        fits = entry.has_answers
+    else:
+        fits = {"question", "solution"} <= set(entry.columns) or (output == "tokens" and "text" in entry.columns)
+    if not fits:
+        raise UserError(f"{field}.name: {name!r} has only {', '.join(sorted(entry.columns))}; allowed for output "
+                        f"{output!r}: a data set with {needed}; name another one or change the output")
+
+
 def read(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Document]:
-    """Rows of the split. Raises UserError when the data set lacks the columns that the output needs."""
+    """Rows of the split."""
     entry = dataset(source.name)
     if output == "problems":
         yield from _problems(source, entry)
         return
     has_text = output == "tokens" and "text" in entry.columns
-    if not has_text and not {"question", "solution"} <= set(entry.columns):
-        raise UserError(f"sources: {source.name!r} has no worked solutions (only {', '.join(sorted(entry.columns))}) "
-                        f"and output {output!r} needs them; allowed: a data set with solutions, or output: problems")
     for row in open_rows(source.name, source.split):
         if has_text:
             yield _document(source, entry, row, text=row["text"])
@@ -68,9 +78,6 @@ def _document(source: CorpusSource, entry: DatasetEntry, row: dict[str, Any], **
 
 
 def _problems(source: CorpusSource, entry: DatasetEntry) -> Iterator[Document]:
-    if not entry.has_answers:
-        raise UserError(f"sources: {source.name!r} has no gold answers (columns: {', '.join(sorted(entry.columns))}), "
-                        "which output 'problems' needs; allowed: a data set with question and answer")
     drawn = TaskSource(name=source.name, split=source.split, count=source.count, seed=source.seed)
     for task in load_tasks(drawn):
         yield _document(source, entry, {"id": task.id}, prompt=task.prompt, answer=task.answer, verifier=task.verifier,

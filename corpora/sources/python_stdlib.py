@@ -19,7 +19,7 @@ from corpora.order import in_split, shuffled
 
 LICENCE = "PSF-2.0"
 LEFT_OUT_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "_bundled"})
-LEFT_OUT_PREFIX = "_sysconfigdata"
+LEFT_OUT_PREFIXES = ("_sysconfigdata", "config-")
 """The build settings of this very machine, with its paths."""
 
 
@@ -49,6 +49,7 @@ def source_files(root: Path) -> list[str]:
     found = []
     for path in root.rglob("*.py"):
         relative = path.relative_to(root)
-        if LEFT_OUT_FOLDERS.isdisjoint(relative.parts) and not path.name.startswith(LEFT_OUT_PREFIX):
+        generated = any(part.startswith(LEFT_OUT_PREFIXES) for part in relative.parts)
+        if LEFT_OUT_FOLDERS.isdisjoint(relative.parts) and not generated:
             found.append(relative.as_posix())
     return sorted(found)

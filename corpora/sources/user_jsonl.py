@@ -49,7 +49,7 @@ def read(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Docume
         content = {"tokens": _text, "examples": _example, "problems": _problem}[output](row, where)
         given = row.get("id")
         name = given if isinstance(given, str) and given else f"{path.name}:{number}"
-        yield Document(name, source.name, LICENCE, path.name, provenance={"line": number}, **content)
+        yield Document(name, path.name, LICENCE, path.name, provenance={"line": number}, **content)
         num_read += 1
     if not num_read:
         raise UserError(f"{path}: holds only blank lines; allowed: one JSON object a line; give a file with data")

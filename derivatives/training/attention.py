@@ -17,8 +17,8 @@ heads, K key-value heads, G query heads per key-value head, D head dimension, X 
 
 from __future__ import annotations
 
-import functools
 import inspect
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import flash_attention_mask
 
@@ -36,10 +37,6 @@ try:
     from flash_attn import flash_attn_varlen_func
 except ImportError:  # not installed, or built for another torch
     flash_attn_varlen_func = None
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:
-    varlen_attn = None
 
 REGISTERED_NAME = "packed_documents"
 """Without the word that makes transformers look for a hub kernel."""
@@ -47,7 +44,7 @@ METHODS = ("flash_attn", "varlen", "documents")
 MAX_PADDING = 0.2
 """A group ends where the next document is shorter than its longest by more than this share (measured on 2 cores with
 documents of 60 to 120 tokens: fewer, larger operations win over the last bits of padding)."""
-VARLEN_NAMES_GQA = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
+VARLEN_NAMES_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """torch 2.12 and later want grouped queries to be named; 2.11 has no such option. Looked at once, here."""
 
 
@@ -75,8 +72,7 @@ def choose(device: str | torch.device, dtype: torch.dtype = torch.bfloat16) -> s
     if torch.device(device).type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         if flash_attn_varlen_func is not None:
             return "flash_attn"
-        if varlen_attn is not None:
-            return "varlen"
+        return "varlen"
     return "documents"
 
 
@@ -131,7 +127,9 @@ def packed_attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, packing: Packi
             options["enable_gqa"] = True
         else:
             k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for part in (k, v))
-    return varlen_attn(q, k, v, ends, ends, longest, longest, **options)
+    out_THD = varlen_attn(q, k, v, ends, ends, longest, longest, **options)
+    assert isinstance(out_THD, Tensor)  # no auxiliary output was asked for
+    return out_THD
 
 
 class _Pad(torch.autograd.Function):
@@ -212,38 +210,34 @@ AttentionInterface.register(REGISTERED_NAME, _registered_attention)
 AttentionMaskInterface.register(REGISTERED_NAME, flash_attention_mask)
 
 
-@functools.cache
-def probe_lengths() -> tuple[int, ...]:
-    """Document lengths of the leak probe: single tokens, equals, padded groups, and one that is long."""
-    return (5, 17, 1, 40, 23, 40, 2, 300)
+PROBE_LENGTHS = (5, 17, 1, 40, 23, 40, 2, SHORT_DOCUMENT + 16)
+"""Documents of the leak probe: a single token, equals, some that are padded, and one too long to count as short."""
 
 
 def leak_probe(model: PreTrainedModel) -> float:
     """Largest trace of one document in another, over hidden states and gradients; 0.0 when there is none.
 
-    Changes every token of one document and compares what the others give, and takes the gradient of the others'
-    outputs with respect to the changed document's embeddings. Kernels that sum gradients in no fixed order (CUDA)
-    make the others' own gradients incomparable between two passes, so these are compared on CPU only.
+    Changes every token of half of the documents; the other half must give the same hidden states, and its outputs must
+    have no gradient at the changed ones. The halves are those of each binary digit of a document's number, both ways
+    round, so that each pair is told apart at least once in each direction. That the other half's own gradients are the
+    same too is checked on CPU only: fused CUDA kernels sum them in no fixed order.
     """
-    lengths = probe_lengths()
-    starts = torch.tensor((0, *lengths)).cumsum(0)
     generator = torch.Generator().manual_seed(0)
-    vocab_size = model.get_input_embeddings().weight.shape[0]
-    ids_T = torch.randint(vocab_size, (int(starts[-1]),), generator=generator)
+    document_T = torch.repeat_interleave(torch.arange(len(PROBE_LENGTHS)), torch.tensor(PROBE_LENGTHS))
+    vocab_size: int = model.config.vocab_size
+    ids_T = torch.randint(vocab_size, (len(document_T),), generator=generator)
     weights_TE = torch.randn(len(ids_T), model.config.hidden_size, generator=generator)
+    hidden_TE, gradient_TE = _probe_pass(model, ids_T, weights_TE)
     worst = 0.0
-    for changed in (1, 4, 7):
-        inside = slice(int(starts[changed]), int(starts[changed + 1]))
-        others = torch.ones(len(ids_T), dtype=torch.bool)
-        others[inside] = False
-        other_ids_T = ids_T.clone()
-        other_ids_T[inside] = (ids_T[inside] + 1) % vocab_size
-        before, gradient_before = _probe_pass(model, ids_T, weights_TE * others[:, None])
-        after, gradient_after = _probe_pass(model, other_ids_T, weights_TE * others[:, None])
-        traces = [before[others] - after[others], gradient_before[inside], gradient_after[inside]]
-        if before.device.type == "cpu":
-            traces.append(gradient_before[others] - gradient_after[others])
-        worst = max(worst, *(float(trace.abs().max()) for trace in traces))
+    for bit in range((len(PROBE_LENGTHS) - 1).bit_length()):
+        for side in (0, 1):
+            changed = (document_T >> bit) % 2 == side
+            other_ids_T = torch.where(changed, (ids_T + 1) % vocab_size, ids_T)
+            other_TE, other_gradient_TE = _probe_pass(model, other_ids_T, weights_TE * ~changed[:, None])
+            traces = [(other_TE - hidden_TE)[~changed], other_gradient_TE[changed]]
+            if model.device.type == "cpu":
+                traces.append((other_gradient_TE - gradient_TE)[~changed])
+            worst = max(worst, *(float(trace.abs().max()) for trace in traces))
     return worst
 
 
@@ -252,19 +246,19 @@ def require_no_leak(model: PreTrainedModel) -> None:
     trace = leak_probe(model)
     if trace > 0:
         raise UserError(
-            f"attention: packed documents see one another ({method_of(model)} on {model.device}, trace {trace:.3g}); this "
-            "torch or flash-attn build is not fit for training; install another version"
+            f"attention: packed documents see one another ({method_of(model)} on {model.device}, trace {trace:.3g}); "
+            "this torch or flash-attn build is not fit for training; install another version"
         )
 
 
 def _probe_pass(model: PreTrainedModel, ids_T: Tensor, weights_TE: Tensor) -> tuple[Tensor, Tensor]:
     """Hidden states of the packed probe, and the gradient of their weighted sum at the embeddings."""
     from derivatives.training.batch import Row, pack
-    from derivatives.training.forward import hidden_states
+    from derivatives.training.forward import hidden_states  # which is built on this file
 
-    starts = [0, *torch.tensor(probe_lengths()).cumsum(0).tolist()]
+    starts = [0, *itertools.accumulate(PROBE_LENGTHS)]
     ids = ids_T.tolist()
-    rows = [Row(ids[start:end]) for start, end in zip(starts, starts[1:], strict=False)]
+    rows = [Row(ids[start:end]) for start, end in itertools.pairwise(starts)]
     (batch,) = pack(rows, len(ids))
     place_T = torch.cat([torch.arange(starts[index], starts[index + 1]) for index in batch.row_indices])
     seen: list[Tensor] = []
@@ -276,5 +270,5 @@ def _probe_pass(model: PreTrainedModel, ids_T: Tensor, weights_TE: Tensor) -> tu
             (gradient,) = torch.autograd.grad(total, seen[0])
     finally:
         hook.remove()
-    back_T = torch.argsort(place_T).to(hidden_TE.device)
-    return hidden_TE.detach()[back_T], gradient.reshape(hidden_TE.shape)[back_T]
+    back_T = torch.argsort(place_T)
+    return hidden_TE.detach().cpu()[back_T], gradient.reshape(hidden_TE.shape).cpu()[back_T]

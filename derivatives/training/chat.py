@@ -25,7 +25,7 @@ CHATML_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""Written into a checkpoint whose tokenizer has no template; the same as Qwen2.5's, but without a default system prompt."""
+"""Written into a checkpoint whose tokenizer has no template: Qwen2.5's, without its default system prompt."""
 
 Message = Mapping[str, str]
 ROLES = ("system", "user", "assistant", "tool")
@@ -38,9 +38,8 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool) -> str:
     """The conversation as text, by the tokenizer's template."""
-    return tokenizer.apply_chat_template(
-        [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt
-    )
+    turns = [dict(message) for message in messages]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
 
 
 def encode_chat(
@@ -106,7 +105,7 @@ def checked_messages(messages: object) -> list[Message]:
         raise UserError(f"messages: {str(messages)[:80]!r} is not a list of turns; give [{{role, content}}, ...]")
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
-            raise UserError(f"messages.{index}.content: {str(message)[:80]!r} has no text; every turn needs role and content")
+            raise UserError(f"messages.{index}.content: {str(message)[:80]!r} has no text; a turn has role and content")
         if message.get("role") not in ROLES:
             raise UserError(f"messages.{index}.role: {message.get('role')!r} is unknown; allowed: {', '.join(ROLES)}")
     if all(message["role"] != "assistant" for message in messages):
@@ -116,4 +115,11 @@ def checked_messages(messages: object) -> list[Message]:
 
 def turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Id of the token that ends a turn."""
-    return int(tokenizer.convert_tokens_to_ids(TURN_END))
+    return token_id(tokenizer, TURN_END)
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """Id of a token that the tokenizer has (`model.load_tokenizer` made sure of those that a chat needs)."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int)
+    return found

@@ -9,8 +9,8 @@ A stage's own loop reads:
 
 `steps` goes on from the last checkpoint and writes new ones; `train_step` packs rows into micro-batches, sums the loss
 over the whole step weighted by token (one divisor, so that the split into micro-batches changes only rounding),
-updates, and logs. A killed run that is started again gives the same bytes on one machine, with one torch and one number of
-threads, because everything drawn depends on the seed and the step only, and all else is in the checkpoint.
+updates, and logs. A killed run that is started again gives the same bytes on one machine, with one torch and one number
+of threads, because everything drawn depends on the seed and the step only, and all else is in the checkpoint.
 
 Not done: more than one process (refused). Activations are not recomputed; `micro_batch_tokens` bounds memory.
 
@@ -59,7 +59,7 @@ def set_up(machine: Machine, seed: int) -> None:
             "choose a machine profile with one device"
         )
     if machine.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("machine.device: cuda was asked for and torch finds no GPU; choose the cpu profile or mend the driver")
+        raise UserError("machine.device: cuda was asked for, torch finds no GPU; choose the cpu profile or mend it")
     torch.set_num_threads(machine.num_threads or len(os.sched_getaffinity(0)))
     torch.manual_seed(seed)
 
@@ -83,7 +83,9 @@ def finished(stage_file: StageFile, out: Path) -> bool:
 
 def _require_same_run(found: object, stage_file: StageFile, out: Path) -> None:
     if found != fingerprint(stage_file):
-        raise UserError(f"OUT: {out} holds a run of another stage file (configuration, seed or inputs); give an empty folder")
+        raise UserError(
+            f"OUT: {out} holds a run of another stage file (configuration, seed or inputs); give an empty folder"
+        )
 
 
 class Trainer:
@@ -118,7 +120,8 @@ class Trainer:
         self.step, saved = found
         _require_same_run(saved["fingerprint"], self.stage_file, self.out)
         if saved["environment"] != self._environment():
-            log.warning("resumed with %s after %s: the result may differ in rounding", self._environment(), saved["environment"])
+            environments = self._environment(), saved["environment"]
+            log.warning("resumed with %s after %s: the result may differ in rounding", *environments)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state = saved["state"]
         torch.set_rng_state(saved["rng"])
@@ -127,7 +130,8 @@ class Trainer:
         """Steps still to do, counted from 1; a checkpoint is written after every `checkpoint_every` of them."""
         self.total = total
         with _bar(self.stage.id, self.step, total) as self._show:
-            for self.step in range(self.step + 1, total + 1):
+            while self.step < total:
+                self.step += 1
                 self._started = time.perf_counter()
                 yield self.step
                 if self.step % self.stage.checkpoint_every == 0 and self.step < total:
@@ -165,7 +169,9 @@ class Trainer:
     def _cross_entropy(self, hidden_TE: Tensor, batch: PackedBatch) -> Tensor:
         return chunked_cross_entropy(hidden_TE, head_weight(self.model), batch.targets_T, batch.weights_T)
 
-    def update(self, batches: Sequence[PackedBatch], loss: Loss, divisor: float, keys: Sequence[str] = ()) -> dict[str, float]:
+    def update(
+        self, batches: Sequence[PackedBatch], loss: Loss, divisor: float, keys: Sequence[str] = ()
+    ) -> dict[str, float]:
         """One optimizer step over micro-batches: the sum of their losses, divided once, and one update.
 
         Args:
@@ -188,7 +194,7 @@ class Trainer:
                 part.backward()
             except torch.OutOfMemoryError as error:
                 raise UserError(
-                    f"stage.micro_batch_tokens: {batch.num_tokens} tokens do not fit in the memory of {self.device}; lower it"
+                    f"stage.micro_batch_tokens: {batch.num_tokens} tokens do not fit into the device's memory; lower it"
                 ) from error
             losses.append(part.detach())
         lr = learning_rate(self.stage, self.step, self.total)
@@ -216,7 +222,8 @@ class Trainer:
             quantities["tokens_per_s"] = round(quantities["tokens"] / seconds, 1)
         self._seconds, self._num_timed = self._seconds + seconds, self._num_timed + 1
         quantities["eta_s"] = round((self.total - self.step) * self._seconds / self._num_timed, 1)
-        self._progress.write(self.step, self.total, **{f"{self.stage.kind}/{name}": value for name, value in quantities.items()})
+        named = {f"{self.stage.kind}/{name}": value for name, value in quantities.items()}
+        self._progress.write(self.step, self.total, **named)
         self._show(self.step, quantities)
 
     def finish(self, **more: Any) -> None:
@@ -244,9 +251,8 @@ def _bar(title: str, done: int, total: int) -> Iterator[Show]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
-    )  # fmt: skip
+    texts = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = (texts[0], BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), texts[1])
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, completed=done, note="")
 

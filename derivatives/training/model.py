@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -36,7 +36,7 @@ from transformers.utils import logging as transformers_logging
 
 from configs.errors import UserError
 from derivatives.training import attention
-from derivatives.training.chat import CHATML_TEMPLATE, END_OF_TEXT, TURN_END, TURN_START
+from derivatives.training.chat import CHATML_TEMPLATE, END_OF_TEXT, TURN_END, TURN_START, token_id
 from derivatives.training.checkpoint import disk_full_as_os_error
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -51,7 +51,7 @@ QWEN_ADDED_TOKENS = (
 )  # fmt: skip
 """Qwen2.5's added tokens in order of their published ids, 151643 to 151664."""
 NUM_QWEN_SPECIAL = 14
-"""How many of them count as special (dropped when decoding without special tokens), as in Qwen2.5's tokenizer_config."""
+"""How many of them count as special (left out of decoded text), as in Qwen2.5's tokenizer_config."""
 
 Precision = Literal["bf16", "fp32"]
 
@@ -68,8 +68,9 @@ def load_model(
     transformers_logging.disable_progress_bar()
     check_folder(folder)
     tokenizer = load_tokenizer(folder)
+    loaded: Any
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=DTYPES[precision],
             attn_implementation=attention.REGISTERED_NAME,
@@ -77,11 +78,11 @@ def load_model(
             output_loading_info=True,
         )
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(
-            f"model: the weights in {folder} cannot be read ({first_line}); the file is damaged, cut short or of "
-            "another shape than config.json says; copy or download the checkpoint again"
+            f"model: the weights in {folder} cannot be read ({first_line(error)}); the file is damaged, cut short or "
+            "of another shape than config.json says; copy or download the checkpoint again"
         ) from error
+    model, loading = loaded
     unread = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
     if unread:
         raise UserError(
@@ -103,7 +104,7 @@ def check_folder(folder: Path) -> None:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model: {folder}/config.json cannot be read ({str(error).splitlines()[0][:200]})") from error
+        raise UserError(f"model: {folder}/config.json cannot be read ({first_line(error)})") from error
     architectures = list(getattr(config, "architectures", None) or [])
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not known or (architectures and not any(name.endswith("ForCausalLM") for name in architectures)):
@@ -111,13 +112,20 @@ def check_folder(folder: Path) -> None:
             f"model: {folder} holds {', '.join(architectures) or config.model_type}, which is not a causal language "
             "model; give a checkpoint such as Qwen2.5 (Qwen2ForCausalLM)"
         )
+    if "sliding_attention" in (getattr(config, "layer_types", None) or []):
+        raise UserError(f"model: {folder} attends in sliding windows, which packing does not do; use full attention")
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"model: {folder} has no .safetensors file; give a checkpoint with its weights in that format")
 
 
+def first_line(error: Exception) -> str:
+    """The beginning of an error's text, for a one-line message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Every token has an embedding, and tied embeddings share their storage. Raises UserError."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = len(head_weight(model))
     if num_real_tokens(tokenizer) > rows:
         raise UserError(
             f"model: {folder} has {rows} embedding rows and a tokenizer of {num_real_tokens(tokenizer)} tokens; "
@@ -126,7 +134,7 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     if model.config.tie_word_embeddings and head_weight(model) is not model.get_input_embeddings().weight:
         model.tie_weights()
         if head_weight(model) is not model.get_input_embeddings().weight:
-            raise UserError(f"model: {folder} says that its embeddings are tied, but they do not load tied; export it again")
+            raise UserError(f"model: {folder} says its embeddings are tied, but they do not load tied; export it again")
 
 
 def head_weight(model: PreTrainedModel) -> nn.Parameter:
@@ -150,16 +158,16 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
         else:
-            raise UserError(f"model: {folder} has no tokenizer.json (nor vocab.json and merges.txt); put the tokenizer there")
+            raise UserError(f"model: {folder} has no tokenizer.json (nor vocab.json and merges.txt); put one there")
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"model: the tokenizer in {folder} cannot be read ({str(error).splitlines()[0][:200]})") from error
+        raise UserError(f"model: the tokenizer in {folder} cannot be read ({first_line(error)})") from error
     add_qwen_tokens(tokenizer)
     vocabulary = tokenizer.get_vocab()
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
-        raise UserError(f"model: the tokenizer in {folder} lacks {', '.join(missing)}; chat turns need them, so add them")
+        raise UserError(f"model: the tokenizer in {folder} lacks {', '.join(missing)}; a chat needs them: add them")
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHATML_TEMPLATE
     if tokenizer.pad_token is None:
@@ -193,7 +201,7 @@ def num_real_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that end a completion: the end of a turn, then the end of text."""
-    return [int(tokenizer.convert_tokens_to_ids(token)) for token in (TURN_END, END_OF_TEXT)]
+    return [token_id(tokenizer, token) for token in (TURN_END, END_OF_TEXT)]
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | str) -> None:
@@ -216,7 +224,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
             tokenizer.chat_template = CHATML_TEMPLATE
         tokenizer.save_pretrained(partial)
         GenerationConfig(
-            eos_token_id=stop_ids(tokenizer), pad_token_id=int(tokenizer.convert_tokens_to_ids(END_OF_TEXT))
+            eos_token_id=stop_ids(tokenizer), pad_token_id=token_id(tokenizer, END_OF_TEXT)
         ).save_pretrained(partial)
         sync_folder(partial)
         replace_folder(partial, folder)

@@ -27,7 +27,7 @@ class MasterAdamW:
     def __init__(self, model: nn.Module, config: Optimization) -> None:
         named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         self.config = config
-        self.weights = [weight for _, weight in named]
+        self.weights: list[Tensor] = [weight for _, weight in named]
         self.masters = [_master_of(weight) for weight in self.weights]
         decayed = [master for master in self.masters if master.ndim >= 2]
         plain = [master for master in self.masters if master.ndim < 2]  # norms and biases
@@ -72,15 +72,14 @@ class MasterAdamW:
         if [tuple(master.shape) for master in given] != [tuple(master.shape) for master in self.masters]:
             raise ValueError("the saved masters have other shapes than this model's parameters")
         with torch.no_grad():
-            torch._foreach_copy_(self.masters, [master.to(own.device) for master, own in zip(given, self.masters, strict=True)])
+            torch._foreach_copy_(self.masters, [master.to(self.masters[0].device) for master in given])
         self.adamw.load_state_dict(state["adamw"])
         self._write_weights()
 
     def _write_weights(self) -> None:
-        pairs = [(weight, master) for weight, master in zip(self.weights, self.masters, strict=True) if weight is not master]
-        if pairs:
+        if self.weights[0] is not self.masters[0]:
             with torch.no_grad():
-                torch._foreach_copy_([weight for weight, _ in pairs], [master for _, master in pairs])
+                torch._foreach_copy_(self.weights, self.masters)
 
     @staticmethod
     def _take_gradient(master: Tensor) -> Any:

@@ -19,9 +19,8 @@ def epoch_order(num_items: int, seed: int, epoch: int) -> np.ndarray:
 
 def items_between(first: int, last: int, num_items: int, seed: int) -> list[int]:
     """Items at positions `first` to `last` (left out) of the stream, over the ends of epochs."""
-    return [
-        int(epoch_order(num_items, seed, position // num_items)[position % num_items]) for position in range(first, last)
-    ]
+    places = (divmod(position, num_items) for position in range(first, last))
+    return [int(epoch_order(num_items, seed, epoch)[place]) for epoch, place in places]
 
 
 class TokenStream:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from configs.schema import CorpusSource
 from corpora import sources
 from corpora.document import Document
 from corpora.dropped import DropLog
+from corpora.order import in_split
+from corpora.sources import python_stdlib
+from corpora.sources.sympy_examples import worked_examples
 
 PROCEDURAL = {"name": "reasoning_gym/chain_sum", "count": 5, "params": {"max_terms": 3}}
 OUTPUTS: list[tuple[dict[str, Any], str]] = [
@@ -32,7 +36,7 @@ NATURAL: list[tuple[dict[str, Any], str]] = [
 
 def check_documents(given: dict[str, Any], output: str) -> list[Document]:
     source = CorpusSource(**given)
-    sources.check("stage.sources[0]", source)
+    sources.check("stage.sources[0]", source, output)
     documents = list(sources.open_source(source, output, DropLog()))
     assert documents == list(sources.open_source(source, output, DropLog()))
     assert len(documents) == source.count and len({one.id for one in documents}) == len(documents)
@@ -67,11 +71,15 @@ def test_the_users_file_fills_all_fields(tmp_path: Path) -> None:
 
 
 def test_library_sources_hold_no_tests_and_the_held_out_part_is_apart() -> None:
-    documents = {split: {one.path for one in sources.open_source(
-        CorpusSource(name="python_stdlib", split=split), "tokens", DropLog())} for split in ("train", "heldout", "all")}
-    assert documents["train"] | documents["heldout"] == documents["all"]
-    assert not documents["train"] & documents["heldout"] and len(documents["heldout"]) > 10
-    assert not [path for path in documents["all"] if {"test", "tests", "site-packages"} & set(path.split("/"))]
+    paths = python_stdlib.source_files(Path(sysconfig.get_path("stdlib")))
+    parts = {split: {path for path in paths if in_split(path, split)} for split in ("train", "heldout", "all")}
+    assert parts["train"] | parts["heldout"] == parts["all"] == set(paths)
+    assert not parts["train"] & parts["heldout"] and len(parts["heldout"]) > 10
+    assert "json/decoder.py" in paths
+    assert not [path for path in paths if {"test", "tests", "site-packages"} & set(path.split("/"))]
+    read = {one.path for one in sources.open_source(
+        CorpusSource(name="python_stdlib", split="heldout"), "tokens", DropLog())}
+    assert read == parts["heldout"]
 
 
 def test_held_out_texts_can_be_had_as_plain_strings() -> None:
@@ -80,9 +88,8 @@ def test_held_out_texts_can_be_had_as_plain_strings() -> None:
 
 
 def test_a_sympy_example_is_its_name_and_its_docstring() -> None:
-    code = 'def double(x):\n    """Twice x.\n\n    >>> double(2)\n    4\n    """\n\ndef plain():\n    """No example."""\n'
-    from corpora.sources.sympy_examples import worked_examples
-
+    code = 'def double(x):\n    """Twice x.\n\n    >>> double(2)\n    4\n    """\n'
+    code += 'def plain():\n    """No example."""\n'
     assert worked_examples(code, "core/two.py") == [
         ("sympy.core.two.double", "sympy.core.two.double\n\nTwice x.\n\n>>> double(2)\n4\n")]
 

@@ -8,24 +8,32 @@ from verifiers.registry import identity, load_verifier, names
 LEGS = {"family": "leg_counting"}
 CASES: dict[str, list[tuple[Task, list[str], list[str]]]] = {
     "math": [
-        (Task("1", "", "42"), ["\\boxed{42}", "answer: 42.0", "#### 42"], ["\\boxed{24}", "\\boxed{-42}", "\\boxed{42%}", "\\boxed{40+2}", ""]),
-        (Task("2", "", "\\frac{\\pi}{2}"), ["\\boxed{\\pi/2}"], ["\\boxed{1.5708}", "\\boxed{\\pi}", "\\boxed{\\frac{2}{\\pi}}"]),
+        (Task("1", "", "42"), ["\\boxed{42}", "answer: 42.0", "#### 42"], ["\\boxed{24}", "\\boxed{-42}",
+        "\\boxed{42%}", "\\boxed{40+2}", ""]),
+        (Task("2", "", "\\frac{\\pi}{2}"), ["\\boxed{\\pi/2}"], ["\\boxed{1.5708}", "\\boxed{\\pi}",
+        "\\boxed{\\frac{2}{\\pi}}"]),
     ],
     "format": [
         (Task("1", "", ""), ["<think>a</think>b"], ["a", "<think>a", "<think></think>b", "<think>a</think>", ""]),
     ],
     "puzzles": [
-        (Task("1", "", "42", "puzzles", LEGS), ["\\boxed{42}", "It has 42 legs."], ["\\boxed{24}", "\\boxed{42 or 43}", "\\boxed{40+2}", ""]),
+        (Task("1", "", "42", "puzzles", LEGS), ["\\boxed{42}", "It has 42 legs."], ["\\boxed{24}",
+        "\\boxed{42 or 43}", "\\boxed{40+2}", ""]),
     ],
 }
 HOSTILE = [
     "", " ", "\x00", "\ud800", "\\boxed{", "\\boxed{}", "}" * 1_000, "\\boxed{" * 10_000, "\\boxed{1}" * 10_000,
-    "\\boxed{" + "9" * 1_000_000 + "}", "\\boxed{9^9^9^9^9}", "\\boxed{((9!)!)!}", "\\boxed{" + "(" * 9_999 + ")" * 9_999 + "}",
-    "\\boxed{NaN}", "\\boxed{inf}", "\\boxed{oo}", "\\boxed{\u0664\u0662}", "\\boxed{\uff14\uff12}", "\\boxed{1/0}", "\\boxed{0^{-1}}",
-    "\\boxed{5 or 6}", "\\boxed{x=5=6=5}", "\\boxed{__import__('os').system('false')}", "\\boxed{\\frac}", "\\boxed{\\sqrt}",
-    "\\boxed{\\log_1 5}", "\\boxed{\\tan(\\pi/2)}", "\\boxed{" + "\\frac{1}{" * 300 + "1" + "}" * 300 + "}", "answer is " * 5_000,
+    "\\boxed{" + "9" * 1_000_000 + "}", "\\boxed{9^9^9^9^9}", "\\boxed{((9!)!)!}",
+    "\\boxed{" + "(" * 9_999 + ")" * 9_999 + "}",
+    "\\boxed{NaN}", "\\boxed{inf}", "\\boxed{oo}", "\\boxed{\u0664\u0662}", "\\boxed{\uff14\uff12}",
+    "\\boxed{1/0}", "\\boxed{0^{-1}}",
+    "\\boxed{5 or 6}", "\\boxed{x=5=6=5}", "\\boxed{__import__('os').system('false')}", "\\boxed{\\frac}",
+    "\\boxed{\\sqrt}",
+    "\\boxed{\\log_1 5}", "\\boxed{\\tan(\\pi/2)}", "\\boxed{" + "\\frac{1}{" * 300 + "1" + "}" * 300 + "}",
+    "answer is " * 5_000,
     "<think>" * 5_000, "</think>" * 5_000, "\\boxed{" + ",".join("1234567890") * 500 + "}", "\\boxed{1e999999999}",
-    "\\boxed{" + "\\pm" * 500 + "1}", "\\boxed{" + "1=" * 500 + "1}", "\\boxed{|||||||x|||||||}", "\\boxed{\\begin{pmatrix}\\end{pmatrix}}",
+    "\\boxed{" + "\\pm" * 500 + "1}", "\\boxed{" + "1=" * 500 + "1}", "\\boxed{|||||||x|||||||}",
+    "\\boxed{\\begin{pmatrix}\\end{pmatrix}}",
 ]
 
 

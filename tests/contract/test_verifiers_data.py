@@ -24,19 +24,21 @@ def read(name: str) -> list[dict]:
 
 
 @pytest.mark.parametrize(("name", "split", "count"), [
-    ("gsm8k", "train", 7473), ("gsm8k", "test", 1319), ("math", "train", None), ("math500", "test", 500), ("asdiv", "test", None),
+    ("gsm8k", "train", 7473), ("gsm8k", "test", 1319), ("math", "train", None), ("math500", "test", 500), ("asdiv",
+    "test", None),
     ("aime24", "test", 30), ("aime25", "test", 30)])
 def test_every_gold_answer_equals_itself(name: str, split: str, count: int | None) -> None:
     tasks = load_tasks(TaskSource(name=name, split=split))  # type: ignore[arg-type]
     assert len(tasks) == count or count is None and len(tasks) > 2_000
-    wrong = [task.answer for task in tasks if VERIFIER.judge(task, f"so $\\boxed{{{task.answer}}}$.").outcome is not Outcome.CORRECT]
-    assert wrong == []
+    verdicts = [(task, VERIFIER.judge(task, f"so $\\boxed{{{task.answer}}}$.")) for task in tasks]
+    assert [task.answer for task, verdict in verdicts if verdict.outcome is not Outcome.CORRECT] == []
 
 
 def test_labels_of_real_model_solutions_are_reproduced_without_exception() -> None:
     rows = read("verify/gsm8k_model_solutions.jsonl")
-    wrong = [row for row in rows if (VERIFIER.judge(Task("t", "", row["gold"]), row["completion"]).score == 1.0) != row["correct"]]
-    assert len(rows) > 2_000 and wrong == []
+    judged = [(row, VERIFIER.judge(Task("t", "", row["gold"]), row["completion"])) for row in rows]
+    assert [row for row, verdict in judged if (verdict.score == 1.0) != row["correct"]] == []
+    assert len(rows) > 2_000
 
 
 def test_hard_pairs_are_never_wrongly_accepted_and_recall_stays() -> None:
@@ -44,7 +46,7 @@ def test_hard_pairs_are_never_wrongly_accepted_and_recall_stays() -> None:
     accepted = [row["correct"] for row in rows
                 if VERIFIER.judge(Task("t", "", row["gold"]), f"\\boxed{{{row['completion']}}}").score == 1.0]
     assert accepted.count(False) == 0
-    assert accepted.count(True) >= 64
+    assert accepted.count(True) >= 80
 
 
 def test_answers_of_different_problems_are_not_taken_for_each_other() -> None:

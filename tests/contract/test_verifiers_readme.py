@@ -22,12 +22,14 @@ def test_the_example_works_as_written(tmp_path: Path) -> None:
     (tmp_path / "try_it.py").write_text(script)
     installed = tmp_path / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     installed.mkdir()  # what pip writes for this pyproject
-    (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    (installed / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
     points = project["entry-points"]["derivative_factory.verifiers"]
     (installed / "entry_points.txt").write_text(
         "[derivative_factory.verifiers]\n" + "".join(f"{name} = {value}\n" for name, value in points.items()))
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    done = subprocess.run([sys.executable, "try_it.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "try_it.py"], cwd=tmp_path, env=environment, capture_output=True,
+                          text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout == blocks("text")[0]
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import flows.plan
 from configs.errors import UserError
+from flows.adopt import adopt_stage
 from flows.plan import make_plan
 from flows.runs import all_runs
 from flows.session import conduct, prepare
+from flows.source import closure
 from flows.stages import StageFailed
 from flows.store import Store
 from tests.e2e.flow_fixtures import MODULES, request, runs, start_driver, starts, until
@@ -25,27 +31,46 @@ def noted_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STAGE", "")
 
 
+@pytest.fixture(scope="session")
+def a_finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder with recipe, data and a store in which every stage is built, and the run's record."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAKE_STAGE_STARTS", str(folder / "starts"))
+        patch.setenv("FAKE_STAGE", "")
+        return folder, conduct(prepare(request(folder)))
+
+
+@pytest.fixture
+def finished(a_finished_run: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """A copy of it, to change. Digests do not depend on the path."""
+    shutil.copytree(a_finished_run[0] / "store", tmp_path / "store")
+    return tmp_path
+
+
 def digests(folder: Path, *overrides: str) -> dict[str, str]:
     return {planned.stage.id: planned.digest for planned in prepare(request(folder, *overrides)).plan.stages}
 
 
-def test_a_run_builds_every_stage_once_and_a_second_run_reuses_all(tmp_path: Path) -> None:
-    first = conduct(prepare(request(tmp_path)))
-    second = conduct(prepare(request(tmp_path)))
-    assert starts(tmp_path) == ["problems", "sft", "rl", "evaluate", "release"]
-    assert [entry["reused"] for entry in first["stages"]] == [False] * 5
-    assert [entry["reused"] for entry in second["stages"]] == [True] * 5
-    assert first["release"] == second["release"] and Path(first["release"], "config.json").is_file()
-    assert first["metrics"]["gains"]["rl"]["pass@1"]["value"] == 0.25
+def test_a_run_builds_every_stage_once_in_order(a_finished_run: tuple[Path, dict[str, Any]]) -> None:
+    folder, record = a_finished_run
+    assert starts(folder) == ["problems", "sft", "rl", "evaluate", "release"]
+    assert record["status"] == "completed" and [entry["reused"] for entry in record["stages"]] == [False] * 5
+    assert Path(record["release"], "config.json").is_file()
+    assert record["metrics"]["gains"]["rl"]["pass@1"]["value"] == 0.25
     # inputs: problems none; sft base; rl sft and problems; evaluate base, sft, rl, problems; release rl, base, evaluate, problems
-    assert [entry["metrics"]["inputs"] for entry in first["stages"]] == [0, 1, 2, 4, 4]
+    assert [entry["metrics"]["inputs"] for entry in record["stages"]] == [0, 1, 2, 4, 4]
 
 
-def test_changing_the_rl_verifier_runs_only_rl_and_what_follows(tmp_path: Path) -> None:
-    conduct(prepare(request(tmp_path)))
-    record = conduct(prepare(request(tmp_path, "rl.verifier=format")))
-    assert {entry["id"]: entry["reused"] for entry in record["stages"]} == {
-        "problems": True, "sft": True, "rl": False, "evaluate": False, "release": False}
+def test_a_second_run_reuses_every_stage(finished: Path) -> None:
+    record = conduct(prepare(request(finished)))
+    assert starts(finished) == [] and [entry["reused"] for entry in record["stages"]] == [True] * 5
+    assert record["release"] == str(next((finished / "store").glob("*/*/release")))
+
+
+def test_changing_the_rl_verifier_runs_only_rl_and_what_follows(finished: Path) -> None:
+    conduct(prepare(request(finished, "rl.verifier=format")))
+    assert starts(finished) == ["rl", "evaluate", "release"]
 
 
 def test_the_digest_ignores_machine_stage_id_and_path_of_data_but_not_its_content(tmp_path: Path) -> None:
@@ -70,20 +95,18 @@ def test_the_seed_and_the_weights_of_the_base_are_part_of_the_digest(tmp_path: P
     assert after["sft"] != before["sft"] and after["problems"] == before["problems"]
 
 
-def test_the_manifest_says_what_went_in_and_what_came_out(tmp_path: Path) -> None:
-    record = conduct(prepare(request(tmp_path)))
-    folder = Path(record["stages"][1]["folder"])
+def test_the_manifest_says_what_went_in_and_what_came_out(a_finished_run: tuple[Path, dict[str, Any]]) -> None:
+    store, folder = Store(a_finished_run[0] / "store"), Path(a_finished_run[1]["stages"][1]["folder"])
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["stage_file"]["stage"]["learning_rate"] == 0.1
     assert manifest["environment"]["python"] and manifest["num_threads"] == 2
     assert {"model/config.json", "metrics.json", "stage.json", "stage.log"} <= manifest["files"].keys()
-    assert Store(tmp_path / "store").problems(folder, full=True) == []
-    assert not list((tmp_path / "store").rglob("*.partial"))
+    assert store.problems(folder, full=True) == []
+    assert not list(store.root.rglob("*.partial"))
 
 
-def test_release_gets_the_lineage_of_all_stages_before_it(tmp_path: Path) -> None:
-    record = conduct(prepare(request(tmp_path)))
-    given = json.loads((Path(record["stages"][-1]["folder"]) / "stage.json").read_text())
+def test_release_gets_the_lineage_of_all_stages_before_it(a_finished_run: tuple[Path, dict[str, Any]]) -> None:
+    given = json.loads((Path(a_finished_run[1]["stages"][-1]["folder"]) / "stage.json").read_text())
     assert [stage["id"] for stage in given["lineage"]["stages"]] == ["problems", "sft", "rl", "evaluate"]
     assert given["lineage"]["stages"][2]["verifiers"]["math"]["name"] == "math"
     assert given["inputs"]["problems"]["kind"] == "corpus"
@@ -107,6 +130,7 @@ def test_a_crash_tells_the_end_of_the_log_and_the_next_run_resumes(tmp_path: Pat
     assert starts(tmp_path) == ["problems", "sft", "rl", "rl", "evaluate", "release"]
 
 
+@pytest.mark.slow
 def test_exit_code_75_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STAGE", "sft:retry_once")
     session = prepare(request(tmp_path))
@@ -115,6 +139,7 @@ def test_exit_code_75_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert starts(tmp_path)[:3] == ["problems", "sft", "sft"]
 
 
+@pytest.mark.slow
 def test_kill_minus_9_of_the_flow_leaves_no_process_and_the_stage_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     flow = start_driver(tmp_path, "rl:count")
     assert until(lambda: list((tmp_path / "store").rglob("checkpoints/step")) != [])
@@ -146,19 +171,62 @@ def test_an_interrupt_ends_the_whole_tree_and_the_record_says_cancelled(tmp_path
     assert all_runs(Store(tmp_path / "store"))[-1]["status"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_two_runs_of_the_same_recipe_build_each_stage_once(tmp_path: Path) -> None:
     flows = [start_driver(tmp_path, "sft:count"), start_driver(tmp_path, "sft:count")]
     assert [flow.wait(90) for flow in flows] == [0, 0]
     assert sorted(starts(tmp_path)) == ["evaluate", "problems", "release", "rl", "sft"]
 
 
-def test_a_damaged_artifact_is_put_aside_and_built_again(tmp_path: Path) -> None:
-    first = conduct(prepare(request(tmp_path)))
-    with (Path(first["stages"][1]["folder"]) / "model" / "config.json").open("a") as file:
+def test_a_damaged_artifact_is_put_aside_and_built_again(finished: Path) -> None:
+    folder = prepare(request(finished)).plan.stages[1].artifact
+    assert folder is not None
+    with (folder.folder / "model" / "config.json").open("a") as file:
         file.write("damage")
-    second = conduct(prepare(request(tmp_path)))
-    assert [entry["reused"] for entry in second["stages"]] == [True, False, True, True, True]
-    assert len(list((tmp_path / "store").rglob("*.damaged-*"))) == 1
+    conduct(prepare(request(finished)))
+    assert starts(finished) == ["sft"]
+    assert len(list((finished / "store").rglob("*.damaged-*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_code_change_rebuilds_a_stage_unless_its_product_is_adopted(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in MODULES:
+        monkeypatch.setitem(flows.plan.STAGE_MODULES, kind, MODULES[kind])
+    changed = {**closure("tests.e2e.fake_stage"), "configs.stage": "changed"}
+    monkeypatch.setattr(flows.plan, "closure", lambda module: changed)
+    before = prepare(request(finished)).plan
+    assert [planned.artifact for planned in before.stages] == [None] * 5
+    said = adopt_stage(Store(finished / "store"), "sft", "only a log line", request(finished))
+    assert said.endswith("changed: configs.stage")
+    after = prepare(request(finished)).plan
+    assert [planned.artifact is not None for planned in after.stages] == [False, True, False, False, False]
+    record = conduct(prepare(request(finished)))
+    assert starts(finished) == ["problems", "rl", "evaluate", "release"]
+    assert record["stages"][1]["adopted"][0]["why"] == "only a log line"
+    lineage = json.loads((Path(record["stages"][-1]["folder"]) / "stage.json").read_text())["lineage"]
+    assert lineage["stages"][1]["adopted"][0]["changed_modules"] == ["configs.stage"]
+
+
+def test_a_half_built_stage_is_adopted_and_resumed_by_the_new_code(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in MODULES:
+        monkeypatch.setitem(flows.plan.STAGE_MODULES, kind, MODULES[kind])
+    monkeypatch.setenv("FAKE_STAGE", "rl:crash")
+    with pytest.raises(StageFailed):
+        conduct(prepare(request(finished, "rl.steps=3")))
+    original = closure("tests.e2e.fake_stage")
+    # Only rl's code changes: problems and sft stay as they are.
+    monkeypatch.setitem(flows.plan.STAGE_MODULES, "rl", "tests.e2e.flow_fixtures")
+    monkeypatch.setattr(flows.plan, "closure", lambda module: original if module.endswith("fake_stage") else {"new": "code"})
+    said = adopt_stage(Store(finished / "store"), "rl", "a message", request(finished, "rl.steps=3"))
+    assert "is resumed by the next run" in said
+    partial = Store(finished / "store").partial(prepare_with_own_modules(finished, "rl.steps=3"))
+    assert (partial / "kind.json").exists()
+
+
+def prepare_with_own_modules(folder: Path, *overrides: str) -> str:
+    """Digest of rl under the patched table of stage modules."""
+    given = dataclasses.replace(request(folder, *overrides), modules=None)
+    return prepare(given).plan.stage("rl").digest
 
 
 def test_planning_writes_nothing(tmp_path: Path) -> None:

@@ -306,3 +306,31 @@ def test_a_release_by_hand_without_lineage_still_has_a_card(tmp_path: Path) -> N
     release.run(line, tmp_path / "out")
     card = (tmp_path / "out" / "release" / "README.md").read_text()
     assert "run by hand" in card and "sets no gate" in card and "derive run math/tiny" in card
+
+
+@pytest.mark.slow
+def test_qwens_own_vocabulary_keeps_its_271_padded_rows_out_of_generation(data_mirror: Path, tmp_path: Path) -> None:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from derivatives.training.model import load_tokenizer, save_model
+
+    tokenizer = load_tokenizer(data_mirror / "qwen2.5-tokenizer")
+    shape = Qwen2Config(
+        vocab_size=151_936,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    save_model(Qwen2ForCausalLM(shape).bfloat16(), tokenizer, tmp_path / "source")
+    exported = export_model(tmp_path / "source", tmp_path / "copy", "Reason step by step.")
+    assert (exported.num_tokens, exported.vocab_size, exported.tied_embeddings) == (151_665, 151_936, True)
+    settings = json.loads((tmp_path / "copy" / "generation_config.json").read_text())
+    assert settings["suppress_tokens"] == list(range(151_665, 151_936))
+    assert settings["eos_token_id"] == [151_645, 151_643] and settings["pad_token_id"] == 151_643
+    opened = AutoTokenizer.from_pretrained(tmp_path / "copy")
+    text = opened.apply_chat_template([{"role": "user", "content": "2 + 2?"}], tokenize=False)
+    assert text.startswith("<|im_start|>system\nReason step by step.<|im_end|>\n") and "You are Qwen" not in text

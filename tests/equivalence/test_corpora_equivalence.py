@@ -23,10 +23,10 @@ WAIT_S = 60.0
 
 def stage_file(folder: Path, num_threads: int) -> Path:
     mine = folder / "mine.jsonl"
-    mine.write_text("".join(json.dumps({"text": f"line {i} " * (i % 90)}) + "\n" for i in range(20_000)))
-    stage = CorpusStage(id="corpus", output="tokens", num_tokens=2_000_000, sequence_length=128, sources=[
-        {"name": str(mine), "weight": 3}, {"name": "python_stdlib", "count": 150},
-        {"name": "sympy_examples", "count": 100}])
+    mine.write_text("".join(json.dumps({"text": f"line {i} " * (i % 90)}) + "\n" for i in range(4_000)))
+    stage = CorpusStage(id="corpus", output="tokens", num_tokens=300_000, sequence_length=128, sources=[
+        {"name": str(mine), "weight": 3}, {"name": "python_stdlib", "count": 40},
+        {"name": "sympy_examples", "count": 50}])
     base = StageInput(kind="base", path=str(ROOT / "derivatives" / "seedling" / "checkpoint"))
     resolved = StageFile(recipe="test", seed=3, inputs={"base": base}, stage=stage,
                          machine=Machine(name="cpu", num_threads=num_threads))

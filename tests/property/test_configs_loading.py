@@ -47,7 +47,7 @@ def nodes(value: Any) -> list[tuple[Any, Any]]:
     return [(value, key) for key, _ in items] + [pair for _, child in items for pair in nodes(child)]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.integers(0, len(TEXT)),
     st.integers(0, 60),
@@ -57,7 +57,7 @@ def test_text_with_a_part_replaced(start: int, length: int, new: str) -> None:
     loads_or_complains((TEXT[:start] + new + TEXT[start + length :]).encode("utf-8", "surrogatepass"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.randoms(use_true_random=False), PLAIN)
 def test_any_value_anywhere(draw: random.Random, new: Any) -> None:
     raw = parse_yaml(dump_yaml(RAW), "preset")
@@ -72,7 +72,7 @@ def test_any_bytes(content: bytes) -> None:
     loads_or_complains(content)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.text(max_size=30),
     st.text(max_size=20),

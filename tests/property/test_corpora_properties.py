@@ -63,7 +63,7 @@ def test_no_bytes_make_the_reader_raise_anything_but_a_user_error(content: bytes
     read_bytes(content, output)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(ROWS, min_size=1, max_size=3), st.sampled_from(["tokens", "examples", "problems"]), st.integers(0, 40))
 def test_no_json_makes_the_reader_raise_anything_but_a_user_error(rows: list[Any], output: str, cut: int) -> None:
     content = "\n".join(json.dumps(row) for row in rows).encode()

@@ -20,6 +20,7 @@ from corpora.build import run
 from corpora.encode import question_hash
 from corpora.product import source_names
 from verifiers.tasks import split_of
+from verifiers.tasks.split import question_digest
 
 SEEDLING = Path(derivatives.__file__).parent / "seedling" / "checkpoint"
 CHAIN_SUM = {"name": "reasoning_gym/chain_sum", "count": 40, "params": {"max_terms": 3, "max_digits": 2}}
@@ -95,9 +96,9 @@ def test_examples_keep_prompt_and_completion_and_drop_what_is_too_long(tmp_path:
     data = build(tmp_path, {"output": "examples", "sequence_length": 64, "sources": [{"name": mine}, {"name": chat}]})
     lines = sorted(read_lines(data / "examples.jsonl"), key=lambda line: line["id"])
     assert lines == [
-        {"id": "chat.jsonl:1", "source": chat,
+        {"id": "chat.jsonl:1", "source": "chat.jsonl",
          "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]},
-        {"id": "mine.jsonl:1", "source": mine, "prompt": "short", "completion": "yes"}]
+        {"id": "mine.jsonl:1", "source": "mine.jsonl", "prompt": "short", "completion": "yes"}]
     report = json.loads((data / "report.json").read_text())
     assert report["dropped"] == {"exact_duplicate": 1, "too_long": 1}
     assert [(one["reason"], one["id"]) for one in read_lines(data / "dropped.jsonl")] == [
@@ -134,7 +135,25 @@ def test_a_benchmark_question_in_the_users_file_is_dropped_by_name(tmp_path: Pat
     mine = jsonl(tmp_path, "mine.jsonl", [{"text": f"See: {question} Seven."}, {"text": "Nothing of the kind."}])
     data = build(tmp_path, {"output": "tokens", "sources": [{"name": mine}], "decontaminate": [{"name": bench}]})
     report = json.loads((data / "report.json").read_text())
-    assert report["dropped"] == {f"contaminated:{bench}": 1} and report["documents"] == 1
+    assert report["dropped"] == {"contaminated:bench.jsonl": 1} and report["documents"] == 1
+
+
+def test_problems_of_all_sources_are_spread_over_the_file(tmp_path: Path) -> None:
+    files = [jsonl(tmp_path, f"{name}.jsonl", [{"prompt": f"{name} {i}", "answer": "1"} for i in range(50)])
+             for name in ("a", "b")]
+    data = build(tmp_path, {"output": "problems", "sources": [{"name": name} for name in files]})
+    owners = [one["source"] for one in read_lines(data / "problems.jsonl")]
+    assert all(owners[i:i + 10].count("a.jsonl") == 5 for i in range(0, 100, 10))
+
+
+def test_half_of_a_surrogate_pair_is_dropped_in_a_text_and_kept_in_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"id": "a\\ud800", "prompt": "b\\ud800", "answer": "1"}\n'
+                    '{"id": "c\\ud800", "prompt": "d", "answer": "1", "metadata": {"e": "\\ud800"}}\n')
+    data = build(tmp_path, {"output": "problems", "sources": [{"name": str(path)}]})
+    [problem], [dropped] = read_lines(data / "problems.jsonl"), read_lines(data / "dropped.jsonl")
+    assert problem["id"] == "c\ud800" and problem["metadata"] == {"e": "\ud800"}
+    assert (dropped["id"], dropped["reason"], dropped["text"]) == ("a\ud800", "lone_surrogate", "b\ud800")
 
 
 def test_worked_examples_become_text_and_their_questions_are_recorded(tmp_path: Path) -> None:
@@ -152,6 +171,10 @@ def test_gsm8k_examples_end_in_the_boxed_answer_without_calculator_marks(tmp_pat
     lines = {line["id"]: line for line in read_lines(data / "examples.jsonl")}
     assert lines["gsm8k/train/0"]["completion"] == (
         "Natalia sold 48/2 = 24 clips in May.\nNatalia sold 48+24 = 72 clips altogether in April and May.\n\\boxed{72}")
+
+
+def test_question_hashes_are_those_that_an_evaluation_computes() -> None:
+    assert f"{question_hash('What is  3 - 4?'):016x}" == question_digest("what is 3-4") and question_hash("\ud800")
 
 
 def test_another_seed_gives_another_order_and_the_same_documents(tmp_path: Path) -> None:
@@ -178,7 +201,9 @@ def test_two_draws_from_one_source_have_two_names() -> None:
     ({"output": "tokens", "sources": [{"name": "python_stdlib", "split": "heldout"}]},
      "stage.sources[0].split: 'heldout' of 'python_stdlib' is kept for evaluation"),
     ({"output": "problems", "sources": [{"name": "python_stdlib"}]}, "'python_stdlib' has only text"),
-    ({"output": "examples", "sources": [{"name": "asdiv", "split": "test"}]}, "kept for evaluation"),
+    ({"output": "examples", "sources": [{"name": "asdiv", "split": "test"}]}, "'asdiv' has only answer, question"),
+    ({"output": "problems", "sources": [{"name": "mbpp"}]}, "'mbpp' has only question, solution; allowed for output"),
+    ({"output": "tokens", "sources": [{"name": "gsm8k", "split": "test"}]}, "'test' of 'gsm8k' is kept for evaluation"),
 ])
 def test_what_cannot_be_built_is_said_before_anything_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: dict[str, Any], said: str,

@@ -51,6 +51,8 @@ def test_sources_are_spread_evenly_over_the_corpus() -> None:
     # middles: 1/8 3/8 5/8 7/8 and 1/4 3/4
     assert owners.tolist() == [0, 1, 0, 0, 1, 0]
     assert positions.tolist() == [0, 0, 1, 2, 1, 3]
+    same, _ = interleave([np.zeros(4), np.zeros(2)])  # problems are not tokenised, and spread all the same
+    assert same.tolist() == owners.tolist()
 
 
 def test_orders_depend_on_seed_and_name_and_stay_the_same_forever() -> None:

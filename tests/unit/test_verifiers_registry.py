@@ -47,7 +47,8 @@ def write_package(folder: Path, verifier: str, part: str) -> None:
     (folder / "sample_plugin" / "part.py").write_text(part)
 
 
-def test_the_digest_follows_code_in_all_imported_parts_and_ignores_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_follows_code_in_all_imported_parts_and_ignores_comments(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     verifier, part = '"""Doc."""\nfrom sample_plugin.part import limit\n\nx = limit\n', "limit = 1\n"
     write_package(tmp_path, verifier, part)
@@ -73,6 +74,7 @@ def test_verdicts_hold_their_invariants() -> None:
     assert correct("5").score == 1.0
     assert incorrect("other", score=0.5).outcome is Outcome.INCORRECT
     assert no_verdict("dead_worker").score == 0.0
-    for outcome, score in ((Outcome.CORRECT, 0.5), (Outcome.NO_VERDICT, 0.5), (Outcome.INCORRECT, 1.5), (Outcome.INCORRECT, float("nan"))):
+    for outcome, score in ((Outcome.CORRECT, 0.5), (Outcome.NO_VERDICT, 0.5), (Outcome.INCORRECT, 1.5),
+                           (Outcome.INCORRECT, float("nan"))):
         with pytest.raises(ValueError, match="score"):
             Verdict(outcome, score)

@@ -67,7 +67,8 @@ def test_six_thousand_tasks_take_seconds() -> None:
 
 
 def test_arithmetic_whose_gold_answer_is_wrong_is_passed_over() -> None:
-    tasks = draw("reasoning_gym/basic_arithmetic", count=100, params={"allow_parentheses": False, "operators": ["+", "*"], "max_digits": 1})
+    tasks = draw("reasoning_gym/basic_arithmetic", count=100,
+                 params={"allow_parentheses": False, "operators": ["+", "*"], "max_digits": 1})
     assert any(" + " in task.prompt and " * " in task.prompt for task in tasks)
     for task in tasks:
         terms = task.metadata["expression"].split(" + ")

@@ -16,8 +16,9 @@ _CHARACTERS = str.maketrans({
     "\u2212": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-", "\ufe63": "-", "\uff0d": "-",
     "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "\ufeff": "",
     "\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u2217": "*", "\u00f7": "/", "\u2044": "/", "\u2215": "/",
-    "\u03c0": "\\pi ", "\u221e": "\\infty ", "\u221a": "\\sqrt ", "\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ",
-    "\u222a": "\\cup ", "\u2229": "\\cap ", "\u2208": "\\in ", "\u00b1": "\\pm ", "\u00b0": "\\degree ",
+    "\u03c0": "\\pi ", "\u221e": "\\infty ", "\u221a": "\\sqrt ", "\u2264": "\\le ", "\u2265": "\\ge ",
+    "\u2260": "\\ne ", "\u222a": "\\cup ", "\u2229": "\\cap ", "\u2208": "\\in ", "\u00b1": "\\pm ",
+    "\u00b0": "\\degree ",
     "\u00b2": "^2", "\u00b3": "^3", "\u2074": "^4", "\u00b9": "^1", "\u2070": "^0",
     "\u00bd": "\\frac{1}{2}", "\u00bc": "\\frac{1}{4}", "\u00be": "\\frac{3}{4}",
     "\u2153": "\\frac{1}{3}", "\u2154": "\\frac{2}{3}",
@@ -28,7 +29,8 @@ _DROPPED = re.compile(
     r"(?<!\\)\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])"
     r"|(?<!\\)\\(?:,|;|!|:|>|\ |quad(?![A-Za-z])|qquad(?![A-Za-z]))|~"
 )
-_TEXT = re.compile(r"\\(?:text|textrm|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|textsf|rm|bf)\s*\{([^{}]*)\}")
+_TEXT = re.compile(
+    r"\\(?:text|textrm|textbf|textit|textsf|mathrm|mathbf|mathit|mbox|operatorname|rm|bf)\s*\{([^{}]*)\}")
 _SPELLINGS = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\^\s*\{?\s*\\(?:circ|degree)(?![A-Za-z])\s*\}?|\\degree(?![A-Za-z])"), " degrees "),
@@ -40,6 +42,7 @@ _SPELLINGS = (
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\\$"), "$"),
     (re.compile(r"\{,\}"), ","),
+    (re.compile(r"(^|[(,\[])\s*\+\s*\\infty(?![a-z])"), r"\1\\infty"),
 )
 _SPACES = re.compile(r"\s+")
 _FREE_SPACES = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")
@@ -52,6 +55,8 @@ def clean(text: str) -> str:
         return text
     text = text.translate(_CHARACTERS).strip()
     text = unwrap(text)
+    if text.count("$") > 1 and text.count("$") % 2 == 0 and "\\$" not in text:
+        text = text.replace("$", "")  # each element of a list in math delimiters of its own
     if "\\" in text or "~" in text or "{,}" in text:
         text = text.replace("\\!", "")
         text = _DROPPED.sub(" ", text)

@@ -4,11 +4,12 @@ Cheap and exact comparisons come first: the same text, the same number. Then bot
 intervals, sets, matrices, unions, equations and inequalities, and their parts are compared: an element as a number,
 else as an expression (`verifiers.answers.evaluate`), else as text.
 
-Where the gold answer is a plain number, so must the answer be: `4 - 1 - 7` is not accepted for -4, nor `8/2` for 4, since
-copying the question must not pay. A list without brackets and a set have no order; a tuple and an interval have one.
+Where the gold answer is a plain number, so must the answer be: `4 - 1 - 7` is not accepted for -4, nor `8/2` for 4,
+since copying the question must not pay. A list without brackets and a set have no order; a tuple and an interval have
+one.
 
-What this does not do: it converts no units, compares no approximations (0.333 is not 1/3), matches no interval with an
-inequality, and understands no words.
+What this does not do: it converts no units, compares no approximations (0.333 is not 1/3), solves
+no inequality, and understands no words but `and`, `or` and a closing `for all ...`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from dataclasses import dataclass
 
 from verifiers.answers.clean import clean, same_text
 from verifiers.answers.evaluate import proportional, same_value
-from verifiers.answers.expression import TooComplex, Tree, Unreadable, parse
-from verifiers.answers.numbers import equal_numbers, read_number
+from verifiers.answers.expression import TooComplex, Tree, Unreadable, names_of, parse, renamed
+from verifiers.answers.intervals import FLIPPED, RELATION, as_intervals, is_inequality, relation
+from verifiers.answers.numbers import equal_numbers, read_number, read_unit
 
 MAX_ANSWER = 2_000
 """Characters of an answer that is not the very text of the gold answer."""
@@ -27,11 +29,14 @@ MAX_PARTS = 40
 """Elements of a list or matrix."""
 MAX_NESTING = 4
 
-_ASSIGNED = re.compile(r"\\?[A-Za-z]+(?:_(?:\{?\w{1,3}\}?))?\s*(?:\(\s*[a-z](?:\s*,\s*[a-z])*\s*\))?\s*(?:=|\\in(?![a-z]))\s*(.+)", re.DOTALL)
-_RELATION = re.compile(r"\\le(?![a-z])|\\ge(?![a-z])|\\ne(?![a-z])|<=|>=|[<>=]|\\lt(?![a-z])|\\gt(?![a-z])")
-_RELATIONS = {"\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\lt": "<", "\\gt": ">"}
-_FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
-_MATRIX = re.compile(r"\\begin\{(?:[pbvBV]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{(?:[pbvBV]?matrix|array)\}", re.DOTALL)
+_VARIABLE = r"\\?[A-Za-z]+(?:_(?:\{?\w{1,3}\}?))?\s*(?:\(\s*[a-z](?:\s*,\s*[a-z])*\s*\))?"
+_ASSIGNED = re.compile(
+    rf"(?:{_VARIABLE}|\(\s*{_VARIABLE}(?:\s*,\s*{_VARIABLE})+\s*\))\s*(?:=|\\in(?![a-z]))\s*(.+)", re.DOTALL)
+_FUNCTION = re.compile(r"[A-Za-z]\s*\(\s*([A-Za-z])\s*\)\s*=\s*(.+)", re.DOTALL)
+_CLAUSE = re.compile(r"[, ]\s*for (?:all|every|any|each)\b(?:(?!\b(?:or|and|but|except)\b).)*", re.DOTALL)
+_UNIT_AFTER = re.compile(r"(.*[0-9)}])\s+([A-Za-z]{2}[^(){}\\=<>,]*)", re.DOTALL)
+_MATRIX = re.compile(
+    r"\\begin\{(?:[pbvBV]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{(?:[pbvBV]?matrix|array)\}", re.DOTALL)
 _SEPARATOR = re.compile(r",\s*(?:and|or)\s|;|,|\s(?:and|or)\s")
 _PAIRS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
 _BRACKET = re.compile(r"\\[{}]|[(){}\[\]]")
@@ -52,9 +57,15 @@ def compare(gold: str, answer: str) -> Match:
     if len(answer) > MAX_ANSWER or len(gold) > MAX_ANSWER:
         return Match(False, "over_budget")
     try:
-        return _compare(clean(gold), clean(answer), 0)
+        return _compare(_without_clause(clean(gold)), _without_clause(clean(answer)), 0)
     except (TooComplex, RecursionError):
         return Match(False, "over_budget")
+
+
+def _without_clause(text: str) -> str:
+    """Without a closing `for all real x`, unless nothing stands before it."""
+    match = _CLAUSE.search(text)
+    return text[: match.start()] if match is not None and match.start() and match.end() == len(text) else text
 
 
 def _compare(gold: str, answer: str, depth: int) -> Match:
@@ -72,7 +83,8 @@ def _compare(gold: str, answer: str, depth: int) -> Match:
         return _compare(bare_gold, bare_answer, depth + 1)
     if read_number(gold) is not None and not ("," in gold and "," in answer):
         return Match(False, "not_a_number" if not any(map(str.isdigit, answer)) else "unevaluated_or_other")
-    for comparison in (_compare_matrices, _compare_unions, _compare_plus_minus, _compare_lists, _compare_relations):
+    for comparison in (_compare_matrices, _compare_functions, _compare_intervals, _compare_unions,
+                       _compare_plus_minus, _compare_lists, _compare_relations):
         match = comparison(gold, answer, depth)
         if match is not None:
             return match
@@ -84,7 +96,8 @@ def _compare_numbers(gold: str, answer: str) -> Match | None:
     gold_number = read_number(gold)
     if gold_number is None:
         return None
-    answer_number = read_number(answer)
+    bracket, inner = _opened(answer)
+    answer_number = read_number(inner if bracket in ("()", "{}", "\\{\\}") else answer)
     if answer_number is None:
         return None
     if not equal_numbers(gold_number, answer_number):
@@ -101,7 +114,7 @@ def _is_fraction(text: str) -> bool:
 def _unassigned(text: str) -> str:
     """`x = 5` and `f(x) = 2x` without what stands before the sign; other texts as they are."""
     match = _ASSIGNED.fullmatch(text)
-    if match is None or _RELATION.search(match[1]):
+    if match is None or RELATION.search(match[1]):
         return text
     return match[1].strip()
 
@@ -110,7 +123,7 @@ def _same_side(gold: str, bare_gold: str, answer: str, bare_answer: str) -> bool
     """Whether stripping assignments keeps the meaning: where both have one, it must be to the same name."""
     if bare_gold == gold or bare_answer == answer:
         # `y = 2x + 1` against `2x + 1` is fine; a gold that is itself a relation must not lose its partner
-        return not _RELATION.search(bare_gold) and not _RELATION.search(bare_answer)
+        return not RELATION.search(bare_gold) and not RELATION.search(bare_answer)
     left = gold[: len(gold) - len(bare_gold)].replace(" ", "")
     return left == answer[: len(answer) - len(bare_answer)].replace(" ", "")
 
@@ -131,6 +144,32 @@ def _rows(text: str) -> list[list[str]] | None:
         return None
     rows = [row for row in re.split(r"\\\\", match[1]) if row.strip()]
     return [[cell.strip() for cell in row.split("&")] for row in rows]
+
+
+def _compare_functions(gold: str, answer: str, depth: int) -> Match | None:
+    """`f(z) = z` against `f(x) = x`: the argument's name does not count."""
+    gold_match, answer_match = _FUNCTION.fullmatch(gold), _FUNCTION.fullmatch(answer)
+    if gold_match is None or answer_match is None or gold[0] != answer[0] or gold_match[1] == answer_match[1]:
+        return None
+    try:
+        gold_tree, answer_tree = parse(gold_match[2]), parse(answer_match[2])
+        if gold_match[1] in names_of(answer_tree):
+            return Match(False, "function")
+        return Match(same_value(gold_tree, renamed(answer_tree, answer_match[1], gold_match[1])), "function")
+    except TooComplex:
+        raise
+    except Unreadable:
+        return None
+
+
+def _compare_intervals(gold: str, answer: str, depth: int) -> Match | None:
+    """An inequality against an interval or a union, in either order."""
+    if is_inequality(gold) == is_inequality(answer):
+        return None
+    gold_parts, answer_parts = as_intervals(gold), as_intervals(answer)
+    if gold_parts is None or answer_parts is None:
+        return None
+    return Match(_same_collection(gold_parts, answer_parts, depth), "interval")
 
 
 def _compare_unions(gold: str, answer: str, depth: int) -> Match | None:
@@ -166,10 +205,9 @@ def _compare_lists(gold: str, answer: str, depth: int) -> Match | None:
     unordered = {"", "\\{\\}", "{}"}
     if gold_bracket in unordered and answer_bracket in unordered:
         return Match(_same_collection(gold_parts, answer_parts, depth), "collection")
-    if gold_bracket != answer_bracket:
-        # a bare list against a tuple keeps its order; brackets of different kinds mean different things
-        if "" not in (gold_bracket, answer_bracket) or not {gold_bracket, answer_bracket} <= {"", "()"}:
-            return Match(False, "different_brackets")
+    # a bare list against a tuple keeps its order; other brackets of different kinds mean different things
+    if gold_bracket != answer_bracket and {gold_bracket, answer_bracket} != {"", "()"}:
+        return Match(False, "different_brackets")
     return Match(_all_equal(list(zip(gold_parts, answer_parts, strict=True)), depth), "tuple")
 
 
@@ -194,7 +232,8 @@ def _opened(text: str) -> tuple[str, str]:
 def split_list(text: str) -> list[str]:
     """Parts at commas, semicolons, `and` and `or` outside all brackets."""
     depth, parts, last = 0, [], 0
-    marks = sorted([*_BRACKET.finditer(text), *_SEPARATOR.finditer(text)], key=lambda match: (match.start(), -match.end()))
+    found = [*_BRACKET.finditer(text), *_SEPARATOR.finditer(text)]
+    marks = sorted(found, key=lambda match: (match.start(), -match.end()))
     for match in marks:
         token = match.group()
         if token in _PAIRS:
@@ -230,8 +269,8 @@ def _all_equal(pairs: list[tuple[str, str]], depth: int) -> bool:
 
 
 def _compare_relations(gold: str, answer: str, depth: int) -> Match | None:
-    gold_signs, gold_sides = _relation(gold)
-    answer_signs, answer_sides = _relation(answer)
+    gold_signs, gold_sides = relation(gold)
+    answer_signs, answer_sides = relation(answer)
     if not gold_signs and not answer_signs:
         return None
     if len(gold_signs) != len(answer_signs):
@@ -241,16 +280,11 @@ def _compare_relations(gold: str, answer: str, depth: int) -> Match | None:
         if trees[0] is None or trees[1] is None:
             return Match(False, "unreadable")
         return Match(proportional(trees[0], trees[1]), "equation")
-    flipped = [_FLIPPED[sign] for sign in reversed(answer_signs)]
+    flipped = [FLIPPED[sign] for sign in reversed(answer_signs)]
     for signs, sides in ((answer_signs, answer_sides), (flipped, answer_sides[::-1])):
         if signs == gold_signs and _all_equal(list(zip(gold_sides, sides, strict=True)), depth):
             return Match(True, "inequality")
     return Match(False, "inequality")
-
-
-def _relation(text: str) -> tuple[list[str], list[str]]:
-    signs = [_RELATIONS.get(sign, sign) for sign in _RELATION.findall(text)]
-    return signs, [side.strip() for side in _RELATION.split(text)]
 
 
 def _difference(sides: list[str]) -> Tree | None:
@@ -263,6 +297,9 @@ def _difference(sides: list[str]) -> Tree | None:
 
 
 def _compare_expressions(gold: str, answer: str) -> Match:
+    (gold, gold_unit), (answer, answer_unit) = _without_unit(gold), _without_unit(answer)
+    if gold_unit and answer_unit and gold_unit != answer_unit:
+        return Match(False, "different_unit")
     try:
         gold_tree, answer_tree = parse(gold), parse(answer)
         return Match(same_value(gold_tree, answer_tree), "expression")
@@ -270,3 +307,10 @@ def _compare_expressions(gold: str, answer: str) -> Match:
         raise
     except Unreadable:
         return Match(False, "different_text")
+
+
+def _without_unit(text: str) -> tuple[str, str]:
+    """An expression and the unit in words that follows it, `` where there is none."""
+    match = _UNIT_AFTER.fullmatch(text)
+    unit = read_unit(match[2], glued=False) if match is not None else None
+    return (match[1], unit) if match is not None and unit is not None else (text, "")

@@ -1,11 +1,11 @@
 """The value of an expression tree: exactly as a Fraction where it is rational, else to any asked precision.
 
-`exact` never rounds; it gives up (None) on roots, functions and constants. `same_value` decides whether two trees denote
-the same function: their difference is computed at growing precisions, at several fixed points where there are variables.
-The difference of equal values shrinks with the precision, that of unequal ones does not, so no tolerance is involved
-and 2^-99 differs from 2^-98. (Two closed forms that agree to more than a hundred digits without being equal would
-pass; none is known to occur in answers.) mpmath, sympy's own numerical core, does the arithmetic; it is imported when
-the first irrational expression is met.
+`exact` never rounds; it gives up (None) on roots, functions and constants. `same_value` decides whether two trees
+denote the same function: their difference is computed at growing precisions, at several fixed points where there are
+variables. The difference of equal values shrinks with the precision, that of unequal ones does not, so no tolerance is
+involved and 2^-99 differs from 2^-98. (Two irrational closed forms that agree to some forty digits without being equal
+would pass; none is known to occur in answers.) mpmath, sympy's own numerical core, does the arithmetic; it is imported
+when the first irrational expression is met.
 
 Everything is bounded before it is computed: exponents, factorials, sizes of arguments. `TooComplex` beyond.
 
@@ -262,9 +262,10 @@ def _call(function: str, value: Any, context: Any) -> Any:
         return abs(value)
     if function == "sqrt":
         return context.sqrt(value)
-    if function in ("ln", "log"):
-        # log without a base is natural here on both sides alike; log_10 is written with its base
+    if function == "ln":
         return context.log(_nonzero(value))
+    if function == "log":
+        return context.log(_nonzero(value)) * context.catalan  # of no known base: equal to neither ln nor log_10
     if abs(value) > MAX_ARGUMENT:
         raise TooComplex("argument too large")
     return getattr(context, function)(value)

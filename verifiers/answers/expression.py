@@ -2,13 +2,15 @@
 
 Nothing is evaluated here and no other parser sees the text. The tree is made of nested tuples:
 `("number", Fraction)`, `("name", str)`, `("add", a, b)`, `("multiply", a, b)`, `("divide", a, b)`, `("power", a, b)`,
-`("negate", a)`, `("factorial", a)`, `("absolute", a)`, `("call", function, a)`, `("binomial", a, b)`, `("log", base, a)`.
+`("negate", a)`, `("factorial", a)`, `("absolute", a)`, `("call", function, a)`, `("binomial", a, b)`,
+`("log", base, a)`.
 
 Names are single letters, Greek commands, and a letter with a subscript (`a_1`). `i` is the imaginary unit, `e` Euler's
 number and `pi` the circle's, as answers use them. Tokens and depth are bounded: `TooComplex` beyond.
 
-What this does not do: relations, sets, intervals and lists are taken apart one level up (`verifiers.answers.structure`);
-integrals, sums, limits, matrices and words are unreadable (`Unreadable`), and whoever calls falls back to text.
+What this does not do: relations, sets, intervals and lists are taken apart one level up
+(`verifiers.answers.equivalence`); integrals, sums, limits, matrices and words are unreadable (`Unreadable`), and
+whoever calls falls back to text.
 """
 
 from __future__ import annotations
@@ -27,18 +29,19 @@ MAX_NUMERAL = 400
 FUNCTIONS = {
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc",
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "asin": "asin", "acos": "acos", "atan": "atan",
-    "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "ln": "ln", "log": "log", "exp": "exp", "sqrt": "sqrt", "abs": "abs",
+    "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "ln": "ln", "log": "log", "exp": "exp", "sqrt": "sqrt",
+    "abs": "abs",
 }
 CONSTANTS = frozenset(("pi", "e", "i"))
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon "
-    "phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell".split()
-)
+_GREEK = re.compile(
+    "alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|vartheta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau|upsilon"
+    "|phi|varphi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega|ell")
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
     r"|(?P<command>\\[A-Za-z]+)|(?P<word>[A-Za-z]+)|(?P<escaped>\\[{}|])|(?P<operator>\*\*|[-+*/^!()\[\]{}|_%]))"
 )
-_PLAIN_WORDS = re.compile(r"arcsin|arccos|arctan|asin|acos|atan|sinh|cosh|tanh|sqrt|sin|cos|tan|cot|sec|csc|log|abs|exp|ln|pi|[A-Za-z]")
+_PLAIN_WORDS = re.compile(
+    r"arcsin|arccos|arctan|asin|acos|atan|sinh|cosh|tanh|sqrt|sin|cos|tan|cot|sec|csc|log|abs|exp|ln|pi|[A-Za-z]")
 
 
 class Unreadable(ValueError):
@@ -69,6 +72,15 @@ def names_of(tree: Tree) -> set[str]:
         elif node[0] != "number":
             pending += [child for child in node[1:] if isinstance(child, tuple)]
     return found - CONSTANTS
+
+
+def renamed(tree: Tree, old: str, new: str) -> Tree:
+    """The tree with one variable under another name."""
+    if tree[0] == "number":
+        return tree
+    if tree[0] == "name":
+        return ("name", new if tree[1] == old else tree[1])
+    return (tree[0], *(renamed(child, old, new) if isinstance(child, tuple) else child for child in tree[1:]))
 
 
 def _tokens(text: str) -> list[str]:
@@ -145,8 +157,8 @@ class _Parser:
                 self.take()
                 tree = ("multiply" if token == "*" else "divide", tree, self.signed(depth))
             elif self.starts_factor(token):
-                if tree[0] == "number" and token[0].isdigit():
-                    raise Unreadable("two numerals side by side")
+                if token[0].isdigit() or token[0] == ".":
+                    raise Unreadable("a numeral after a factor: x2 may be a power, 1 2 a slip")
                 after_integer = tree[0] == "number" and tree[1].denominator == 1 and token == "\\frac"
                 other = self.power(depth)
                 mixed = after_integer and other[0] == "divide" and other[1][0] == other[2][0] == "number"
@@ -258,7 +270,7 @@ class _Parser:
             return self.function(FUNCTIONS[name], depth)
         if name == "pi":
             return ("name", "pi")
-        if name in _GREEK:
+        if _GREEK.fullmatch(name):
             return self.name(name, depth)
         raise Unreadable(f"unknown command {name!r}")
 

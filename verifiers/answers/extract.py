@@ -31,6 +31,7 @@ _MARKER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_GOES_ON = re.compile(r"\s*(?:[-+*/^=,0-9]|or\b|and\b|hundred|thousand|million|billion|%|\\%)")
 _SENTENCE_END = re.compile(r"(?<![0-9])\.(?:\s|$)|(?<=[0-9])\.(?:\s|$)|[!?;](?:\s|$)")
 NUMBER = re.compile(
     r"[-+\u2212]?[ \t]?[$\u20ac\u00a3]?(?<![0-9A-Za-z_^])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?"
@@ -115,7 +116,7 @@ def _clip_sentence(text: str) -> str:
     """The answer at the head of a sentence: a leading math span alone, else up to the sentence's end."""
     text = text.strip().strip("*").strip()
     span = _MATH_SPAN.match(text)
-    if span is not None and not re.match(r"\s*(?:[-+*/^=,0-9]|or\b|and\b|million|billion|thousand|%|\\%)", text[span.end():]):
+    if span is not None and not _GOES_ON.match(text, span.end()):
         return next(group for group in span.groups() if group is not None).strip()
     end = _SENTENCE_END.search(text)
     if end is not None:

@@ -1,4 +1,4 @@
-"""Exact reading of one number as people write it: `-1,234.50`, `\\frac{3}{4}`, `1 1/2`, `2.5 \\times 10^3`, `50%`, `$5`.
+"""Exact reading of one number as people write it: `-1,234.50`, `\\frac{3}{4}`, `1 1/2`, `2.5 \\times 10^3`, `50%`.
 
 The value is a Fraction, so that 0.5 equals 1/2 and 0.333 does not equal 1/3. A percentage is a hundredth: 50% equals
 1/2, and 10% does not equal 10. A unit is kept apart from the value: two numbers with different units differ, and a
@@ -35,24 +35,26 @@ _NUMBER = re.compile(
     rf")\s*"
 )
 _INTEGER = re.compile(r"-?[0-9]{1,300}")
-_UNIT = re.compile(r"(?:[A-Za-z\u00b5\u03bc]+(?![A-Za-z\u00b5\u03bc])\.?(?:\s?\^\s?\{?\s?-?[0-9]\s?\}?)?(?:\s?/\s?|\s|-|\s?\*\s?)?){1,6}")
+_UNIT = re.compile(
+    r"(?:[A-Za-z\u00b5\u03bc]+(?![A-Za-z\u00b5\u03bc])\.?(?:\s?\^\s?\{?\s?-?[0-9]\s?\}?)?"
+    r"(?:\s?/\s?|\s|-|\s?\*\s?)?){1,6}")
 _MONEY_UNITS = {"$": "dollar", "\u20ac": "euro", "\u00a3": "pound"}
 
-NOT_UNITS = frozenset(
-    "hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens score scores "
-    "half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths "
-    "hundredth hundredths thousandth thousandths percent percentage pct or and to plus minus times over by divided of "
-    "squared cubed factorial pi sqrt sin cos tan log ln exp inf infinity nan oo e i mod remainder r is was not no base "
-    "if else k mil bn choose through between approximately about x y z n k if then because since but".split()
-)
+_NOT_A_UNIT = re.compile(
+    "hundreds?|thousands?|millions?|billions?|trillions?|mil|bn|k|dozens?|scores?|half|halves|thirds?|quarters?|fourths?"
+    "|fifths?|sixths?|eighths?|tenths?|hundredths?|thousandths?|percent|percentage|pct|or|and|to|plus|minus|times|over|by"
+    "|divided|of|squared|cubed|factorial|choose|mod|remainder|r|base|pi|sqrt|sin|cos|tan|log|ln|exp|inf|infinity|nan|oo"
+    "|e|i|x|y|z|n|is|was|not|no|if|else|then|because|since|but|through|between|about|approximately")
 """Words after a numeral that change what it says; a number followed by one of them is not read as number and unit."""
 
-_UNIT_LETTERS = frozenset("m g s h l L A V W N J K C F".split())
+_UNIT_LETTER = re.compile("[mgshlLAVWNJKCF]")
+_UNIT_PAIR = re.compile("cm|mm|km|kg|mg|ml|mL|ft|oz|lb|am|pm|th|st|nd|rd")
+"""Units of two letters that may stand at the numeral without a space; other pairs are as likely a product."""
 _ALIASES = {
     "usd": "dollar", "us dollar": "dollar", "buck": "dollar", "centimeter": "cm", "centimetre": "cm", "meter": "m",
     "metre": "m", "kilometer": "km", "kilometre": "km", "millimeter": "mm", "millimetre": "mm", "gram": "g",
     "kilogram": "kg", "kilo": "kg", "liter": "l", "litre": "l", "second": "s", "sec": "s", "minute": "min", "hour": "h",
-    "hr": "h", "inche": "inch", "in": "inch", "foot": "ft", "feet": "ft", "pound": "lb", "ounce": "oz", "degree": "degree",
+    "hr": "h", "inche": "inch", "in": "inch", "foot": "ft", "feet": "ft", "pound": "lb", "ounce": "oz",
     "yard": "yd", "mile": "mi", "mph": "mi/h", "mi per h": "mi/h", "mile per hour": "mi/h", "people": "person",
 }
 
@@ -110,15 +112,16 @@ def read_unit(text: str, glued: bool) -> str | None:
     if not text or len(text) > 60 or not _UNIT.fullmatch(text):
         return None
     words = re.findall(r"[A-Za-z\u00b5\u03bc]+", text)
-    if any(word.lower() in NOT_UNITS for word in words):
+    if any(_NOT_A_UNIT.fullmatch(word.lower()) for word in words):
         return None
-    if len(words[0]) == 1 and (glued or words[0] not in _UNIT_LETTERS):
+    if len(words[0]) == 1 and (glued or not _UNIT_LETTER.fullmatch(words[0])):
         return None
-    if glued and len(words[0]) == 2 and words[0] not in ("cm", "mm", "km", "kg", "mg", "ml", "mL", "ft", "oz", "lb", "am", "pm"):
-        return None  # as likely a product of two variables
+    if glued and len(words[0]) == 2 and not _UNIT_PAIR.fullmatch(words[0]):
+        return None
     canonical = re.sub(r"[\s{}]+", " ", text.lower().rstrip(".")).strip()
     canonical = re.sub(r"\s*([/^*])\s*", r"\1", canonical)
-    singular = canonical[:-1] if len(canonical) > 3 and canonical.endswith("s") and not canonical.endswith("ss") else canonical
+    plural = len(canonical) > 3 and canonical.endswith("s") and not canonical.endswith("ss")
+    singular = canonical[:-1] if plural else canonical
     return _ALIASES.get(canonical, _ALIASES.get(singular, singular))
 
 
@@ -139,7 +142,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if match["fsign"]:
         value = -value
     if match["whole"]:
-        value = _decimal(match["whole"]) + value if not match["fsign"] else None  # 1 \frac{-1}{2} is no mixed number
+        return None if match["fsign"] else _decimal(match["whole"]) + value  # 1 \frac{-1}{2} is no mixed number
     return value
 
 

@@ -49,7 +49,7 @@ def from_jsonl(source: TaskSource) -> list[Task]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a UTF-8 text file ({error}); give the path of a JSONL file") from error
+        raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); give the path of a JSONL file") from error
     tasks = [_from_line(line, path, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not tasks:
         raise UserError(f'{path}: no line; write one {{"prompt": ..., "answer": ...}} a line')
@@ -98,4 +98,5 @@ def _sample(tasks: list[Task], source: TaskSource) -> list[Task]:
 
 def _no_params(source: TaskSource) -> None:
     if source.params:
-        raise UserError(f"params: {sorted(source.params)} for {source.name}; only procedural sets have settings, leave it empty")
+        raise UserError(f"params: {sorted(source.params)} for {source.name}; only procedural sets have settings, "
+                        "leave it empty")

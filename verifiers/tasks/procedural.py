@@ -66,8 +66,8 @@ def draw(source: TaskSource) -> list[Task]:
             tasks.append(_task(source, family, entry))
             last_new = index
         if index - last_new > MIN_PATIENCE + 10 * len(tasks):
-            raise UserError(f"count: {source.count} for {source.name} (split {source.split}, params {source.params}), but "
-                            f"only {len(tasks)} distinct questions were found; lower the count or widen the params")
+            raise UserError(f"count: {source.count} for {source.name} (split {source.split}, params {source.params}), "
+                            f"but only {len(tasks)} distinct questions were found; lower the count or widen the params")
     return tasks
 
 
@@ -155,6 +155,7 @@ def _registry() -> dict[str, tuple[Any, Any]]:
         import reasoning_gym  # noqa: F401 - importing it registers the families
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
-        raise UserError(f"reasoning_gym: cannot be imported ({error}); install it with `pip install reasoning-gym`") from error
+        raise UserError(f"reasoning_gym: cannot be imported ({error}); "
+                        "install it with `pip install reasoning-gym`") from error
     registry: dict[str, tuple[Any, Any]] = DATASETS
     return registry

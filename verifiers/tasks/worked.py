@@ -133,7 +133,8 @@ def _product_steps(first: int, second: int) -> list[str]:
         split, other = first, second
     else:
         split, other = second, first
-    parts = [int(digit) * 10**place for place, digit in zip(range(len(str(split)) - 1, -1, -1), str(split), strict=True) if digit != "0"]
+    digits = str(split)
+    parts = [int(digit) * 10 ** (len(digits) - 1 - place) for place, digit in enumerate(digits) if digit != "0"]
     if len(parts) < 2 or other == 0:
         return [f"{first} * {second} = {first * second}"]
     written = [f"{other} * {part}" for part in parts]

@@ -1,0 +1,67 @@
+"""Bits per byte on held-out text: what a model still knows of what it was not trained on.
+
+A text is cut into windows, each predicted from its first token on after an end-of-text token, so that every token counts
+once. Bytes are those of the text in UTF-8, so models with different tokenizers compare.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from configs.errors import UserError
+from configs.schema import CorpusSource
+from corpora.sources import texts
+from derivatives.losses.cross_entropy import chunked_cross_entropy
+from derivatives.training.batch import Row, pack
+from derivatives.training.chat import END_OF_TEXT
+from derivatives.training.forward import hidden_states
+from derivatives.training.model import head_weight, num_real_tokens
+
+MAX_BYTES = 200_000
+"""Text that is read of each source; the figure's error is then well below a hundredth of a bit."""
+WINDOW_TOKENS = 1024
+_BATCH_TOKENS = 8192
+
+
+def read_texts(sources: Sequence[CorpusSource]) -> dict[str, list[str]]:
+    """The first texts of each source, by name. Raises UserError for a source without any."""
+    found: dict[str, list[str]] = {}
+    for source in sources:
+        chosen: list[str] = []
+        num_bytes = 0
+        for text in texts(source):
+            chosen.append(text)
+            num_bytes += len(text.encode("utf-8", "surrogatepass"))
+            if num_bytes >= MAX_BYTES:
+                break
+        if not chosen:
+            raise UserError(f"heldout_text: {source.name} (split {source.split}) has no text; name another source or split")
+        name = source.name if source.name not in found else f"{source.name}#{len(found) + 1}"
+        found[name] = chosen
+    return found
+
+
+@torch.inference_mode()
+def bits_per_byte(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str]) -> float:
+    """Bits that the model needs for each byte of the documents."""
+    start = int(tokenizer.convert_tokens_to_ids(END_OF_TEXT))
+    window = min(WINDOW_TOKENS, model.config.max_position_embeddings) - 1
+    rows: list[Row] = []
+    for document in documents:
+        ids = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+        rows += [Row([start, *ids[place : place + window]]) for place in range(0, len(ids), window)]
+    nats = 0.0
+    for batch in pack(rows, _BATCH_TOKENS):
+        placed = batch.to(model.device)
+        hidden_TE = hidden_states(model, placed)
+        nats += float(
+            chunked_cross_entropy(
+                hidden_TE, head_weight(model), placed.targets_T, placed.weights_T, num_real_tokens(tokenizer)
+            )
+        )
+    num_bytes = sum(len(document.encode("utf-8", "surrogatepass")) for document in documents)
+    return nats / math.log(2) / num_bytes

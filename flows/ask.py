@@ -1,0 +1,103 @@
+"""`derive evaluate` and `derive chat`: one checkpoint, no recipe, in this process. The only place in flows that loads torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.load import default_machine_name, load_machine
+from configs.names import check_source, check_verifier
+from configs.schema import EvaluateStage, Sampling, TaskSource
+from flows.base import resolve_base
+from flows.store import Store
+
+NUM_PROCEDURAL = 200
+"""Problems of a procedural set when no --limit is given: an interval of about 7 points to each side."""
+
+
+def evaluate_checkpoint(given: argparse.Namespace) -> dict[str, Any]:
+    """Judge one checkpoint; the result has the shape of an evaluation's results.json, with the samples.
+
+    Raises:
+        UserError: for a model, task set or verifier that does not exist.
+    """
+    if given.samples < 0 or (given.limit is not None and given.limit < 1):
+        raise UserError(f"--samples {given.samples}, --limit {given.limit}: allowed are at least 0, and at least 1; correct them")
+    sources = [task_source(name, given.limit) for name in given.tasks]
+    for source in sources:
+        check_source("--tasks", source)
+    if given.verifier:
+        check_verifier("--verifier", given.verifier)
+    folder = _checkpoint(given.model)
+    machine = load_machine(given.machine or default_machine_name())
+
+    from derivatives.evaluate import Protocol, evaluate_model
+    from derivatives.evaluation.formats import gather_examples
+    from verifiers.tasks import load_tasks
+
+    tasks = [task for source in sources for task in load_tasks(source)]
+    protocol = Protocol(tasks, num_samples=given.samples, few_shot=given.few_shot)
+    examples = {}
+    if given.few_shot:
+        stage = EvaluateStage(id="evaluate", models=("base",), tasks=tuple(sources), few_shot=given.few_shot)
+        examples = gather_examples(stage, tasks, protocol.seed)
+    found = evaluate_model(folder, protocol, given.verifier, machine, examples)
+    return {"models": {given.model: found["model"]}, "floor": found["floor"], "confidence": protocol.confidence,
+            "judge": given.verifier or "each set's own", "samples": found["samples"]}
+
+
+def task_source(name: str, limit: int | None) -> TaskSource:
+    """The held-out part of a task set: all of a file, the test split of a data set, held-out draws of a generator."""
+    if name.endswith(".jsonl"):
+        return TaskSource(name=str(Path(name).expanduser().resolve()), split="all", count=limit)
+    if name.startswith("reasoning_gym/"):
+        return TaskSource(name=name, split="heldout", count=limit or NUM_PROCEDURAL)
+    from configs.catalogue import dataset, dataset_names
+
+    has_test = name in dataset_names() and "test" in dataset(name).splits
+    return TaskSource(name=name, split="test" if has_test else "all", count=limit)
+
+
+def chat_with(given: argparse.Namespace) -> int:
+    """One answer, or a conversation until end of file."""
+    if given.temperature < 0 or given.max_new_tokens < 1:
+        raise UserError(f"--temperature {given.temperature}, --max-new-tokens {given.max_new_tokens}: allowed are at least 0, "
+                        "and at least 1; correct them")
+    if given.prompt is not None and not given.prompt.strip():
+        raise UserError("--prompt: empty; write a question")
+    folder = _checkpoint(given.model)
+    machine = load_machine(given.machine or default_machine_name())
+
+    from derivatives.rollout.chat import reply
+    from derivatives.training.model import load_model
+
+    sampling = Sampling(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
+    model, tokenizer = load_model(folder, "bf16", machine.device)
+    messages: list[dict[str, str]] = []
+    for question in [given.prompt] if given.prompt is not None else _questions():
+        messages.append({"role": "user", "content": question})
+        answer = reply(model, tokenizer, messages, sampling)
+        messages.append({"role": "assistant", "content": answer})
+        print(answer, flush=True)
+    return 0
+
+
+def _questions() -> Any:
+    """Lines that a person types; an end of file ends the conversation."""
+    prompt = "> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            line = input(prompt).strip()
+        except EOFError:
+            return
+        if line:
+            yield line
+
+
+def _checkpoint(name: str) -> Path:
+    base = resolve_base(name, None, Store(None), download=True)
+    assert base.path is not None, "a downloaded base has a path"
+    return base.path

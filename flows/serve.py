@@ -1,0 +1,124 @@
+"""`derive serve`: the Prefect UI on this machine, with one deployment (a form) per preset.
+
+Starts a server on the loopback interface with its database in the store, unless PREFECT_API_URL names one, and
+waits for runs; each runs in a process of its own, one at a time (further ones wait, which the UI calls late).
+A run started from a terminal on the same store shows up here too. Presets are read at start: restart to see a
+new one.
+
+Not covered: other machines. For those, run a Prefect server of your own, set PREFECT_API_URL, and use
+`prefect.yaml` with a process worker.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.load import load_recipe, preset_names
+from configs.schema import Recipe
+from flows.server import START_LIMIT_S, configure, free_port, healthy, lock_database, record_server
+from flows.source import ROOT
+from flows.store import Store
+from flows.supervisor import Supervised
+
+STOP_GRACE_S = 8.0
+
+
+def serve_presets(store: Store, port: int) -> int:
+    """Serve until Ctrl-C. Returns the exit code.
+
+    Raises:
+        UserError: the port is taken, the store is served already, or no server comes up.
+    """
+    home = store.root / "prefect"
+    given = os.environ.get("PREFECT_API_URL")
+    if given and not healthy(given):
+        raise UserError(f"PREFECT_API_URL: no Prefect server answers at {given}; start it, or unset the variable")
+    url = given or f"http://127.0.0.1:{free_port(port)}/api"
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["DERIVE_STORE"] = str(store.root)  # for the runs, which are processes of their own
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), *_paths()]))
+    # Runs are processes without a terminal of ours: their log lines go to the server and to this console.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
+    configure(home)
+    os.environ["PREFECT_API_URL"] = url
+    if given:
+        _serve_deployments(url)
+        return 0
+    lock = lock_database(home)
+    if lock < 0:
+        raise UserError(f"--store: {home} is in use by another server or run; stop that one, or wait for its end")
+    with _start_server(home, port, lock) as server:
+        _wait(url, server, home)
+        record_server(home, url)
+        try:
+            _serve_deployments(url)
+        finally:
+            record_server(home, None)
+    return 0
+
+
+def describe(recipe: Recipe) -> str:
+    """The Markdown page of a preset's deployment."""
+    lines = [recipe.description.strip() or recipe.title, "", f"Base **{recipe.base}**; status: {recipe.status}.", "",
+             "| stage | kind | reads | settings |", "|---|---|---|---|"]
+    for stage in recipe.stages:
+        plain = stage.model_dump(mode="json", exclude_defaults=True)
+        reads = plain.pop("data", None) or plain.pop("models", None) or [source["name"] for source in plain.pop("sources", [])]
+        short = {name: value for name, value in plain.items()
+                 if name not in ("id", "kind") and isinstance(value, (int, float, str)) and len(str(value)) < 40}
+        lines.append(f"| {stage.id} | {stage.kind} | {', '.join(dict.fromkeys(reads))} | "
+                     f"{', '.join(f'{name} {value}' for name, value in short.items())} |")
+    if recipe.expected:
+        lines += ["", "| expected | value | source |", "|---|---|---|"]
+        lines += [f"| {figure.metric} | {figure.value:g} | {figure.source} |" for figure in recipe.expected]
+    lines += ["", f"The same in a terminal: `derive run {recipe.name}`."]
+    return "\n".join(lines)
+
+
+def deployments() -> list[Any]:
+    """One Prefect deployment per preset. Prefect's settings must be made before this."""
+    from prefect.deployments.runner import EntrypointType
+
+    from flows.derive import derive
+
+    made = []
+    for name in preset_names():
+        recipe = load_recipe(name)
+        made.append(derive.to_deployment(
+            name=name.replace("/", "-"), parameters={"preset": name}, description=describe(recipe),
+            tags=[name.partition("/")[0], recipe.status], entrypoint_type=EntrypointType.MODULE_PATH))
+    return made
+
+
+def _serve_deployments(url: str) -> None:
+    from prefect import serve
+
+    page = url.removesuffix("/api")
+    print(f"Prefect: {page}/deployments  (Ctrl-C ends it)", flush=True)
+    serve(*deployments(), limit=1, print_starting_message=False)
+
+
+def _start_server(home: Path, port: int, lock: int) -> Supervised:
+    assert find_spec("prefect") is not None, "prefect is a dependency of this project"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    with (home / "server.log").open("ab") as log:
+        return Supervised(command, log, home, environment, [lock], STOP_GRACE_S)
+
+
+def _wait(url: str, server: Supervised, home: Path) -> None:
+    print("starting the Prefect server ...", flush=True)
+    deadline = time.monotonic() + START_LIMIT_S
+    while not healthy(url):
+        if server.wait(0.2) is not None or time.monotonic() > deadline:
+            raise UserError(f"--port: the Prefect server did not come up at {url}; see {home / 'server.log'}")
+
+
+def _paths() -> list[str]:
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]

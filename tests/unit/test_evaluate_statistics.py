@@ -1,0 +1,53 @@
+"""Intervals and estimators, against published values and by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from derivatives.evaluation.statistics import bootstrap_mean, pass_at_k, wilson
+
+
+def test_wilson_gives_the_textbook_intervals() -> None:
+    # Newcombe 1998 (Statistics in Medicine 17), table I: 81/263, 15/148, 0/20, 1/29.
+    for (correct, total), expected in {
+        (81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605), (0, 20): (0.0, 0.1611), (1, 29): (0.0061, 0.1718),
+    }.items():  # fmt: skip
+        assert wilson(correct, total, 0.95) == pytest.approx(expected, abs=1e-4)
+    assert wilson(20, 20, 0.95)[1] == 1.0
+    assert wilson(0, 0, 0.95) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("num", "correct", "k"), [(5, 2, 1), (5, 2, 3), (6, 1, 6), (4, 0, 2), (4, 4, 2), (7, 3, 2)])
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample(num: int, correct: int, k: int) -> None:
+    subsets = list(itertools.combinations([True] * correct + [False] * (num - correct), k))
+    assert pass_at_k(num, correct, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+
+
+def test_pass_at_k_refuses_more_than_there_are_samples() -> None:
+    with pytest.raises(ValueError, match="allowed: 1 to the number of samples"):
+        pass_at_k(2, 1, 3)
+
+
+def test_the_bootstrap_interval_of_a_proportion_is_near_the_normal_one() -> None:
+    found = bootstrap_mean([1.0] * 40 + [0.0] * 60, 0.95, seed=0)
+    # 1.96 * sqrt(0.4 * 0.6 / 100) = 0.096
+    assert found["value"] == pytest.approx(0.4)
+    assert found["low"] == pytest.approx(0.304, abs=0.011) and found["high"] == pytest.approx(0.496, abs=0.011)
+
+
+def test_the_bootstrap_is_seeded_and_constant_values_have_no_width() -> None:
+    values = [0.0, 0.25, 1.0, 0.5]
+    assert bootstrap_mean(values, 0.9, seed=1) == bootstrap_mean(values, 0.9, seed=1)
+    assert bootstrap_mean([0.5] * 7, 0.95, seed=0) == {"value": 0.5, "low": 0.5, "high": 0.5}
+    with pytest.raises(ValueError, match="at least one"):
+        bootstrap_mean([], 0.95, seed=0)
+
+
+def test_paired_gains_are_narrower_than_unpaired_figures() -> None:
+    before = [float(index % 2) for index in range(200)]
+    after = [1.0 if index % 20 == 0 else value for index, value in enumerate(before)]
+    paired = bootstrap_mean([b - a for a, b in zip(before, after, strict=True)], 0.95, seed=0)
+    assert paired["value"] == pytest.approx(0.05) and paired["low"] > 0.01
+    assert bootstrap_mean(after, 0.95, seed=0)["low"] < 0.5

@@ -1,0 +1,110 @@
+"""What a digest is made of: code without its explanations, data by content, bases by what they compute."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs.errors import UserError
+from configs.load import load_recipe
+from flows.base import resolve_base
+from flows.inputs import EXAMPLES, PROBLEMS, check_jsonl
+from flows.plan import input_names, make_plan
+from flows.source import closure, imports_of, meaning, module_path
+from flows.store import Store
+
+
+def test_comments_docstrings_layout_and_field_descriptions_do_not_count() -> None:
+    before = 'def f(x):\n    """Old."""\n    return x+1  # why\nrate = Field(0.1, description="old", gt=0)\n'
+    after = 'def f( x ):\n    """New and longer."""\n    # another reason\n    return (x + 1)\nrate = Field(0.1, description="new", gt=0)\n'
+    assert meaning(before) == meaning(after)
+    assert meaning(before) != meaning(before.replace("x+1", "x+2"))
+    assert meaning(before) != meaning(before.replace("gt=0", "gt=1"))
+
+
+def test_imports_are_found_inside_functions_and_relative_ones_are_resolved() -> None:
+    import ast
+
+    tree = ast.parse("import a.b\ndef f():\n    from c import d\nfrom . import e\nfrom ..g import h\n")
+    assert imports_of(tree, "p.q.r", is_package=False) == {"a.b", "c", "c.d", "p.q", "p.q.e", "p.g", "p.g.h"}
+
+
+def test_the_closure_of_a_stage_holds_what_it_imports_and_never_the_flows() -> None:
+    modules = closure("corpora.build")
+    assert {"corpora.build", "corpora", "configs.stage", "configs.schema"} <= modules.keys()
+    assert not [module for module in modules if module.startswith("flows")]
+    assert all(module_path(module) is not None for module in modules)
+
+
+def test_an_unknown_stage_module_is_named() -> None:
+    with pytest.raises(UserError, match="the module derivatives.dpo is not in"):
+        closure("derivatives.dpo")
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "problems.jsonl is empty; give a JSONL file with 'prompt' and 'answer' in each line"),
+    ('{"prompt": "1", "answer": "2"}\n{"prompt": "1", "ans', r"problems.jsonl:2: not JSON .*each line must be one whole JSON object"),
+    ('{"prompt": "1"}\n', r"problems.jsonl:1: the line has \['prompt'\]; allowed: 'prompt' and 'answer'; add what is missing"),
+    ("[1]\n", "problems.jsonl:1: a list where an object is needed"),
+])
+def test_a_broken_data_file_is_told_with_file_line_and_remedy(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        check_jsonl(path, PROBLEMS, "rl.data[0]")
+
+
+def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b'{"prompt": "\xff", "answer": "2"}\n')
+    with pytest.raises(UserError, match="x.jsonl:1: not UTF-8 text"):
+        check_jsonl(tmp_path / "x.jsonl", PROBLEMS, "rl.data[0]")
+
+
+def test_a_data_file_may_have_either_set_of_keys_and_blank_lines(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"messages": []}) + "\n\n" + json.dumps({"prompt": "a", "completion": "b"}) + "\n")
+    assert len(check_jsonl(path, EXAMPLES, "sft.data[0]")) == 64
+
+
+def test_a_base_is_known_by_what_transformers_reads(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"w")
+    (model / "README.md").write_text("card")
+    store = Store(tmp_path / "store")
+    direct = resolve_base(str(model), None, store, download=False)
+    assert direct.identity["files"].keys() == {"config.json", "model.safetensors"}
+    assert resolve_base(str(tmp_path), None, store, download=False).path == model  # a training stage's folder holds model/
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("./nowhere", "is no folder; allowed: seedling, a checkpoint folder, or a hub id"),
+    ("", "is no folder|no config.json"),
+    ("EMPTY", "has no config.json; give the folder of a Hugging Face checkpoint"),
+    ("WEIGHTLESS", "holds no weights"),
+])
+def test_a_base_that_is_no_checkpoint_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "WEIGHTLESS").mkdir()
+    (tmp_path / "WEIGHTLESS" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=message):
+        resolve_base(name, None, Store(tmp_path / "store"), download=False)
+
+
+def test_a_hub_base_is_planned_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    base = resolve_base("Qwen/no-such-model-anywhere", "abc", Store(tmp_path / "store"), download=False)
+    assert base.path is None and base.identity == {"hub": "Qwen/no-such-model-anywhere", "revision": "abc"}
+
+
+def test_every_stage_of_the_tiny_preset_has_its_own_digest_and_evaluate_reads_all_corpora(tmp_path: Path) -> None:
+    recipe = load_recipe("math/tiny")
+    plan = make_plan(recipe, Store(tmp_path / "store"))
+    assert len({planned.digest for planned in plan.stages}) == len(recipe.stages)
+    corpora = {stage.id for stage in recipe.stages if stage.kind == "corpus"}
+    assert corpora <= set(input_names(recipe, recipe.stage("evaluate")))
+    assert not (tmp_path / "store").exists()

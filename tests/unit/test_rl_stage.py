@@ -1,0 +1,215 @@
+"""The reinforcement learning stage: what it refuses, what it counts, and the gradient that it takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+import derivatives.seedling
+from configs.errors import UserError
+from configs.schema import Machine, RlStage, Sampling
+from configs.stage import StageFile, StageInput, read_progress
+from derivatives import rl
+from derivatives.rollout.engine import Completion
+from derivatives.rollout.judged import Group, Journal, Judged
+from derivatives.rollout.policy_update import PolicyUpdate
+from derivatives.training import attention
+from derivatives.training.forward import hidden_states
+from derivatives.training.model import load_tokenizer, num_real_tokens, save_model
+from verifiers.api import Outcome, Verdict, correct, incorrect, no_verdict
+
+CHECKPOINT = Path(derivatives.seedling.__file__).parent / "checkpoint"
+
+
+def tiny_model() -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=num_real_tokens(load_tokenizer(CHECKPOINT)) + 8, hidden_size=32, intermediate_size=48,
+        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
+        tie_word_embeddings=True, initializer_range=0.1,
+    )  # fmt: skip
+    return Qwen2ForCausalLM._from_config(config, attn_implementation=attention.REGISTERED_NAME).eval()
+
+
+def rl_stage(**given: Any) -> RlStage:
+    plain = {
+        "id": "rl", "data": ("p.jsonl",), "steps": 2, "prompts_per_step": 2, "group_size": 4, "learning_rate": 1e-3,
+        "sampling": Sampling(max_new_tokens=8), "precision": "fp32", "max_no_verdict": 0.05,
+    }  # fmt: skip
+    return RlStage(**{**plain, **given})
+
+
+def judged(tokens: list[int], verdict: Verdict, reason: str = "stop") -> Judged:
+    return Judged(Completion(tokens, [-1.0] * len(tokens), reason, "text"), verdict)
+
+
+class Recorder:
+    """Stands where the trainer stands: takes gradients, changes nothing."""
+
+    def __init__(self, model: Qwen2ForCausalLM) -> None:
+        attention.set_method(model, attention.choose("cpu", torch.float32))
+        self.model, self.tokenizer, self.device = model, load_tokenizer(CHECKPOINT), "cpu"
+        self.divisors: list[float] = []
+        self.num_rows = 0
+
+    def update(self, batches: Any, loss: Any, divisor: float, keys: list[str]) -> dict[str, float]:
+        total = torch.zeros(())
+        for batch in batches:
+            part = loss(hidden_states(self.model, batch), batch) / divisor
+            part.backward()
+            total += part.detach()
+        self.divisors.append(divisor)
+        self.num_rows += len(keys)
+        return {"loss": float(total), "grad_norm": 1.0, "lr": 1e-3}
+
+
+PROMPTS = [[5, 6, 7], [9, 10]]
+GROUPS: list[Group] = [
+    [
+        judged([11, 12, 13], correct()), judged([14], incorrect("wrong")), judged([15, 16], no_verdict("fault")),
+        judged([17, 18, 19, 20], incorrect("wrong"), "length"),
+    ],
+    [judged([21, 22], incorrect("wrong")) for _ in range(4)],
+]  # fmt: skip
+"""Known rewards 1, 0, 0 in the first group; no spread in the second."""
+
+
+def plain_log_probs(model: Qwen2ForCausalLM, prompt: list[int], ids: list[int], temperature: float) -> Tensor:
+    logits = model(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+    real = logits[:, : num_real_tokens(load_tokenizer(CHECKPOINT))] / temperature
+    return real.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).squeeze(1)
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dapo"])
+@pytest.mark.parametrize("micro_batch_tokens", [6, 100])
+def test_the_gradient_is_that_of_the_formula_on_single_completions(loss: str, micro_batch_tokens: int) -> None:
+    stage = rl_stage(loss=loss, micro_batch_tokens=micro_batch_tokens, sampling=Sampling(temperature=0.8, max_new_tokens=8))
+    recorder, plain = Recorder(tiny_model()), tiny_model()
+    update = PolicyUpdate(recorder, stage, SimpleNamespace())  # type: ignore[arg-type]
+    found = update.step(PROMPTS, GROUPS)
+
+    # First group: mean 1/3, deviation sqrt(2)/3: advantages sqrt(2), -1/sqrt(2), none, -1/sqrt(2).
+    advantages = [2**0.5, -(0.5**0.5), None, -(0.5**0.5)]
+    num_completions, num_tokens = 3 + 4, (3 + 1 + 4) + 4 * 2
+    for one, advantage in zip(GROUPS[0], advantages, strict=True):
+        if advantage is not None:
+            ids = one.completion.token_ids
+            log_probs = plain_log_probs(plain, PROMPTS[0], ids, 0.8)
+            share = 1 / len(ids) / num_completions if loss == "grpo" else 1 / num_tokens
+            (-advantage * share * log_probs.sum()).backward()
+    for (name, parameter), other in zip(recorder.model.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+    assert recorder.divisors == [num_completions if loss == "grpo" else num_tokens]
+    assert recorder.num_rows == 3  # zero advantages are counted, not computed
+    assert (found["trained_tokens"], found["groups_without_spread"], found["clipped"]) == (8, 0.5, 0.0)
+
+
+def test_a_cut_completion_is_masked_where_the_recipe_says_so() -> None:
+    update = PolicyUpdate(Recorder(tiny_model()), rl_stage(truncated="mask"), SimpleNamespace())  # type: ignore[arg-type]
+    _, known_PG = update.rewards(GROUPS)
+    assert known_PG.tolist() == [[True, True, False, False], [True] * 4]
+
+
+def test_two_updates_split_the_problems_and_keep_the_old_policy() -> None:
+    recorder = Recorder(tiny_model())
+    groups = [GROUPS[0], [judged([21], correct()), judged([22], incorrect("wrong")), judged([23], incorrect("wrong"))]]
+    groups[1].append(judged([24], no_verdict("fault")))
+    update = PolicyUpdate(recorder, rl_stage(updates_per_step=2), SimpleNamespace())  # type: ignore[arg-type]
+    found = update.step(PROMPTS, groups)
+    assert recorder.divisors == [3.0, 3.0]
+    assert found["loss"] == pytest.approx(0.0, abs=1e-6)  # nothing moved in between, so both ratios are 1
+
+
+def test_the_divergence_to_the_starting_model_moves_rows_without_advantage(tmp_path: Path) -> None:
+    save_model(tiny_model(), load_tokenizer(CHECKPOINT), tmp_path / "model")
+    inputs = {"base": StageInput(kind="base", path=str(tmp_path / "model"))}
+    stage = rl_stage(kl_coefficient=0.5)
+    recorder = Recorder(tiny_model())
+    update = PolicyUpdate(recorder, stage, StageFile(recipe="t", stage=stage, model="base", inputs=inputs))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in recorder.model.parameters():
+            parameter += 0.02
+    found = update.step(PROMPTS, GROUPS)
+    assert recorder.num_rows == 3 + 4
+    assert found["divergence"] > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sampling": Sampling(temperature=0.0)}, "temperature: 0 draws the same"),
+        ({"sampling": Sampling(top_p=0.9)}, "allowed in RL: top_p 1"),
+        ({"sampling": Sampling(top_k=5)}, "allowed in RL: top_p 1"),
+        ({"loss": "dapo", "kl_coefficient": 0.1}, "DAPO has no KL term"),
+    ],
+)
+def test_settings_that_contradict_the_method_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rl.check_sampling(rl_stage(**given))
+
+
+def test_too_few_problems_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "1 + 1?", "answer": "2"}\n')
+    with pytest.raises(UserError, match="prompts_per_step: 2 distinct problems a step, but .* has 1"):
+        rl.read_problems(StageFile(recipe="t", stage=rl_stage()), rl_stage(data=(str(path),)))
+
+
+def test_missing_verdicts_stop_the_stage_and_name_the_worst_reason() -> None:
+    stage = rl_stage(max_no_verdict=0.05)
+    faults = rl.Faults(stage, [])
+    few = [[judged([1], no_verdict("worker died"))] * 10]  # a twentieth of the 200 that count at least
+    faults.check(few)
+    faults.note(few)
+    one_more = [[judged([1], no_verdict("verifier_fault: KeyError"))] * 11]
+    with pytest.raises(UserError, match="21 of the last 21 .* 11 times verifier 'math' gave 'verifier_fault: KeyError'"):
+        faults.check(one_more)
+    healthy = [[judged([1], correct())] * 200]
+    faults.note(healthy)
+    assert faults.recent == [""] * 200
+    faults.check(few)
+
+
+def test_a_journal_gives_back_what_was_written_and_only_to_its_own_run(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "run")
+    odd = judged([3, 1], Verdict(Outcome.INCORRECT, 0.5, "½", "close", 0.01))
+    journal.write(4, [8, 2], [[odd, *GROUPS[0]], GROUPS[1]])
+    assert journal.read(4, [8, 2]) == [[odd, *GROUPS[0]], GROUPS[1]]
+    assert journal.read(4, [2, 8]) is None and journal.read(5, [8, 2]) is None
+    assert Journal(tmp_path, "another").read(4, [8, 2]) is None
+    journal.path(4).write_text(journal.path(4).read_text()[:50])
+    assert journal.read(4, [8, 2]) is None
+    journal.drop_before(5)
+    assert not journal.path(4).exists()
+
+
+def test_a_small_run_leaves_a_model_metrics_and_samples(tmp_path: Path) -> None:
+    save_model(tiny_model(), load_tokenizer(CHECKPOINT), tmp_path / "model")
+    lines = [{"id": f"p{number}", "prompt": f"What is {number} + 1?", "answer": str(number + 1)} for number in range(6)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    stage = rl_stage(data=(str(tmp_path / "p.jsonl"),), precision="bf16", steps=3)
+    inputs = {"base": StageInput(kind="base", path=str(tmp_path / "model"))}
+    machine = Machine(name="cpu", num_threads=1, num_verifier_workers=1)
+    out = tmp_path / "out"
+    out.mkdir()
+    rl.run(StageFile(recipe="t", stage=stage, model="base", inputs=inputs, machine=machine), out)
+
+    assert (out / "model" / "model.safetensors").is_file() and not (out / "checkpoints").exists()
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["rl/steps"] == 3 and metrics["rl/problems"] == 6
+    progress = read_progress(out)
+    assert [line["step"] for line in progress] == [1, 2, 3]
+    for line in progress:
+        assert 0 < line["rl/length"] <= 8 and line["rl/tokens"] == pytest.approx(line["rl/length"] * 8)
+        assert {"rl/reward", "rl/entropy", "rl/mismatch", "rl/grad_norm", "rl/no_verdict"} <= set(line)
+    samples = [json.loads(line) for line in (out / "rollouts.jsonl").read_text().splitlines()]
+    assert len(samples) == 3 * 2 * 4
+    assert {sample["reason"] for sample in samples if sample["finish_reason"] == "length"} == {"truncated"}
