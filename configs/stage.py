@@ -165,7 +165,7 @@ def run_command(
         print(f"retry: {error}", file=sys.stderr)
         return EXIT_RETRY
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             traceback.print_exc()
             return 1
         print(f"error: {given.out}: the disk is full; free space there and run the same command again", file=sys.stderr)

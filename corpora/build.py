@@ -40,8 +40,8 @@ def run(stage_file: StageFile, out: Path) -> None:
     """The stage: gather clean documents source by source, mix, write, publish."""
     stage = stage_file.stage
     assert isinstance(stage, CorpusStage)
-    check_stage(stage)
     folder = fresh_folder(out)
+    check_stage(stage)
     cleaner = Cleaner(stage_file, stage, Progress(out))
     with ExitStack() as stack:
         shelves = [stack.enter_context(Shelf(folder / f".source-{i}")) for i in range(len(stage.sources))]
@@ -119,18 +119,18 @@ def budgets(stage: CorpusStage) -> list[int | None]:
 
 
 def fresh_folder(out: Path) -> Path:
-    """An empty folder to build in. What an earlier, perhaps interrupted, run left is removed."""
+    """An empty folder to build in. What an earlier run left is removed, so that it cannot pass for this one's."""
     (out / "metrics.json").unlink(missing_ok=True)
     folder = out / PARTIAL
-    shutil.rmtree(folder, ignore_errors=True)
+    for old in (out / "data", folder):
+        if old.exists():
+            shutil.rmtree(old)
     folder.mkdir(parents=True)
     return folder
 
 
 def publish(folder: Path, final: Path) -> None:
-    """Put the finished folder in its place. Between the two steps a kill leaves no product, and no metrics.json."""
-    if final.exists():
-        shutil.rmtree(final)
+    """Put the finished folder in its place, in one step that also outlives a power cut."""
     os.replace(folder, final)
     sync(final.parent)
 

@@ -167,7 +167,7 @@ def _metrics(facts: Facts) -> str:
             _total(row.get("pass@1")),
             _number(row.get("mean_tokens")),
             percent(row.get("truncated_fraction")),
-            str(row.get("format") or ""),
+            prompt_format(row),
         ]
         for name, row in passes.items()
     ]
@@ -273,8 +273,7 @@ def _lineage(facts: Facts) -> str:
     ]
     return (
         "## Lineage\n\nEvery stage's output is addressed by the digest of all that went into it; "
-        "lineage.json holds the whole.\n\n"
-        + table(["stage", "kind", "digest", "settings", "done", "seconds"], rows)
+        "lineage.json holds the whole.\n\n" + table(["stage", "kind", "digest", "settings", "done", "seconds"], rows)
     )
 
 
@@ -292,24 +291,8 @@ def key_settings(stage: Mapping[str, Any]) -> str:
 def _amount(stage: Mapping[str, Any]) -> str:
     """Steps, tokens, examples or documents that a stage went through, as its metrics say."""
     metrics = {str(key).rsplit("/", 1)[-1]: value for key, value in (stage.get("metrics") or {}).items()}
-    words = [
-        ("steps", "steps"),
-        ("num_steps", "steps"),
-        ("tokens", "tokens"),
-        ("num_tokens", "tokens"),
-        ("examples", "examples"),
-        ("num_examples", "examples"),
-        ("documents", "documents"),
-        ("num_documents", "documents"),
-    ]
-    shown = {
-        word: f"{int(metrics[key]):,} {word}"
-        for key, word in words
-        if isinstance(metrics.get(key), (int, float))
-        and metrics[key] == metrics[key]
-        and abs(metrics[key]) != float("inf")
-    }
-    return ", ".join(shown.values())
+    counts = {word: metrics.get(word) for word in ("steps", "tokens", "examples", "documents")}
+    return ", ".join(f"{count:,} {word}" for word, count in counts.items() if isinstance(count, int) and count > 0)
 
 
 def _data(facts: Facts) -> str:
@@ -318,7 +301,7 @@ def _data(facts: Facts) -> str:
             stage,
             source,
             _number(row.get("documents"), 0),
-            _number(row.get("tokens"), 0),
+            _number(row.get("tokens") or None, 0),
             percent(row.get("achieved_share")),
             str(row.get("licence") or "unknown"),
         ]
@@ -376,6 +359,7 @@ def _limitations(facts: Facts) -> str:
     released = facts.results["models"][facts.released]
     tasks = ", ".join(sorted(released.get("by_task") or {})) or "the tasks above"
     lines = [
+        *unproven(facts),
         f"Measured on {tasks} only; nothing is known about other uses, languages or longer conversations.",
         "No safety training or red teaming is part of the recipe.",
     ]
@@ -394,6 +378,24 @@ def _limitations(facts: Facts) -> str:
             f"{_prompt_name(facts.system)}: the figures hold for the former."
         )
     return "## Limitations\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def unproven(facts: Facts) -> list[str]:
+    """What a reader may take for granted and the figures do not show: to beat the base, to beat a constant answer."""
+    lines = []
+    first, results = facts.model_order[0], facts.results
+    gain = ((results.get("gains") or {}).get(facts.released) or {}).get("pass@1") or {}
+    if isinstance(gain.get("low"), (int, float)) and gain["low"] <= 0:
+        lines.append(
+            f"**It is not shown to be better than {first}**: the gain's interval reaches {100 * gain['low']:+.1f}."
+        )
+    floor, low = (
+        (results.get("floor") or {}).get("value"),
+        (results["models"][facts.released].get("pass@1") or {}).get("low"),
+    )
+    if isinstance(floor, (int, float)) and isinstance(low, (int, float)) and low <= floor:
+        lines.append("**It is not shown to beat the best constant answer**, which takes no understanding at all.")
+    return lines
 
 
 def _prompt_name(system: str | None) -> str:
@@ -458,6 +460,18 @@ def interval_bounds(row: Mapping[str, Any]) -> str:
     """Both bounds of a figure with no-verdicts, and how many there were."""
     ends = f"{percent(row.get('low_bound'))} to {percent(row.get('high_bound'))}"
     return f"{ends} ({row.get('no_verdict')} of {row.get('total')})"
+
+
+def prompt_format(row: Mapping[str, Any]) -> str:
+    """The format that counted, and what the others reached.
+
+    >>> prompt_format({"format": "few_shot", "formats": {"chat": 0.03, "few_shot": 0.05}})
+    'few_shot (chat 3.0%)'
+    """
+    others = [
+        f"{name} {percent(share)}" for name, share in (row.get("formats") or {}).items() if name != row.get("format")
+    ]
+    return str(row.get("format") or "") + (f" ({', '.join(others)})" if others else "")
 
 
 def _total(row: Any) -> str:

@@ -3,8 +3,9 @@
     python -m derivatives.evaluate STAGE.json OUT/
 
 For each model: greedy pass@1, pass@k from samples, bits per byte of held-out text. A model that was not taught to chat
-(the base, a pretrained one) is asked both as a chat and plainly after solved examples, and its better format counts, so that a gain is not a gain in format alone. Gains are
-paired over problems. Training questions that are also asked here are counted by hash, and there must be none.
+(the base, a pretrained one) is asked both as a chat and plainly after solved examples, and its better format counts, so
+that a gain is not one in format alone. Gains are paired over problems. Training questions that are also asked here are
+counted by hash, and there must be none.
 
 Writes `results.json` (its shape is in docs/architecture.md), `samples.jsonl`, `metrics.json` and a table on stdout. A
 killed run goes on after the last model that was finished. `evaluate_model` does the same for one checkpoint without a
@@ -33,7 +34,7 @@ from derivatives.evaluation.formats import CHAT, FEW_SHOT, Examples, gather_exam
 from derivatives.evaluation.report import ModelAnswers, accuracy, floor, gain, model_figures, print_table
 from derivatives.evaluation.texts import bits_per_byte, read_texts
 from derivatives.rollout.engine import RolloutEngine
-from derivatives.training.loop import finished, fingerprint, set_up
+from derivatives.training.loop import fingerprint, finished, set_up
 from derivatives.training.model import load_model
 from verifiers.api import Task
 from verifiers.pool import VerifierPool
@@ -89,14 +90,23 @@ def run(stage_file: StageFile, out: Path) -> None:
         for number, name in enumerate(stage.models, 1):
             partial = Partial(out, name, fingerprint(stage_file))
             answers[name] = partial.read() or answer_all(
-                stage_file.model_folder(name), protocol, stage_file.machine, examples if name in untaught else None,
-                pool, documents,
+                stage_file.model_folder(name),
+                protocol,
+                stage_file.machine,
+                examples if name in untaught else None,
+                pool,
+                documents,
             )
             partial.write(answers[name])
             share = accuracy(answers[name].greedy, stage.confidence)["value"]
             progress.write(number, len(stage.models), **{f"evaluate/{name}/pass@1": share})
         constant = floor(protocol.tasks, pool.judge)
-    results = {**compare(answers, protocol), "floor": constant, "overlap": overlap, "judge": stage.judge or "each set's own"}
+    results = {
+        **compare(answers, protocol),
+        "floor": constant,
+        "overlap": overlap,
+        "judge": stage.judge or "each set's own",
+    }
     write_text_atomic(out / "samples.jsonl", "".join(sample_lines(answers, protocol)))
     write_json_atomic(out / "results.json", results)
     print_table(results)
@@ -133,7 +143,8 @@ def count_overlap(stage_file: StageFile, tasks: Sequence[Task]) -> dict[str, int
         print("overlap with training questions: not checked, no corpus among the inputs")
         return None
     shared = [task for task in tasks if question_digest(task.prompt) in trained]
-    print(f"overlap with training questions: {len(shared)} of {len(tasks)} held-out questions among {len(trained)} trained")
+    counts = f"{len(shared)} of {len(tasks)} held-out questions among {len(trained)} trained"
+    print(f"overlap with training questions: {counts}")
     if shared:
         first = shared[0]
         raise UserError(
@@ -154,7 +165,7 @@ def answer_all(
     asking = Asking(pool, examples or {}, protocol.few_shot, protocol.system, protocol.seed)
     greedy = Sampling(temperature=0.0, max_new_tokens=protocol.sampling.max_new_tokens)
     by_form: dict[str, list[Answer]] = {}
-    for form in (CHAT,) if examples is None else (CHAT, FEW_SHOT):
+    for form in (CHAT, FEW_SHOT) if examples is not None and protocol.few_shot else (CHAT,):
         by_form[form] = [group[0] for group in ask(engine, protocol.tasks, form, asking, greedy, 1)]
     shares = {form: accuracy(answers, protocol.confidence)["value"] for form, answers in by_form.items()}
     best = max(shares, key=lambda form: shares[form])
@@ -186,7 +197,13 @@ def sample_lines(answers: Mapping[str, ModelAnswers], protocol: Protocol) -> Ite
     """Lines of `samples.jsonl`: every model's greedy answer to every problem."""
     for name, model in answers.items():
         for task, answer in zip(protocol.tasks, model.greedy, strict=True):
-            about = {"model": name, "task": task.id, "source": task.source, "prompt": task.prompt, "answer": task.answer}
+            about = {
+                "model": name,
+                "task": task.id,
+                "source": task.source,
+                "prompt": task.prompt,
+                "answer": task.answer,
+            }
             yield json.dumps({**about, **answer.as_dict(), "format": model.form}, ensure_ascii=False) + "\n"
 
 

@@ -92,6 +92,8 @@ def export_model(source: Path, target: Path, system: str | None = None) -> Expor
     encodings = probe_encodings(tokenizer)
     difference = verify_folder(target, Expected(digests, logits, encodings, tied, system))
     flush_folder(target)
+    for path in target.iterdir():
+        path.chmod(0o644)  # safetensors leaves its file to its owner alone
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     num_parameters = sum(count for count, _ in digests.values())
     vocab_size = int(logits.shape[-1])
@@ -224,7 +226,13 @@ def _check_generation(model: Any, tokenizer: Any, fail: Any) -> None:
         raise fail(f"has generation stop ids {model.generation_config.eos_token_id} instead of {stops}")
     num_tokens = max(tokenizer.get_vocab().values()) + 1
     inputs = tokenizer(PROBE, return_tensors="pt")
-    drawn = model.generate(**inputs, max_new_tokens=1, output_scores=True, return_dict_in_generate=True)
+    drawn = model.generate(
+        inputs.input_ids,
+        attention_mask=inputs.attention_mask,
+        max_new_tokens=1,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
     if not torch.isneginf(drawn.scores[0][:, num_tokens:]).all():
         raise fail("leaves probability on padded vocabulary ids")
 

@@ -35,35 +35,36 @@ def run(stage_file: StageFile, out: Path) -> None:
         return
     trainer = Trainer(stage_file, out)
     corpora = [read_corpus(stage_file.data_folder(name)) for name in stage.data]
-    documents = [(corpus, index) for corpus in corpora for index in np.flatnonzero(corpus.lengths).tolist()]
-    lengths = np.array([corpus.lengths[index] for corpus, index in documents], dtype=np.int64)
+    lengths = np.concatenate([corpus.lengths for corpus in corpora])
     check_corpora(stage, corpora, lengths, trainer.model.config.vocab_size)
 
     stream = TokenStream(lengths, stage_file.seed)
     total = math.ceil(stage.num_tokens / stage.batch_tokens)
     for step in trainer.steps(total):
         first, last = (step - 1) * stage.batch_tokens, min(step * stage.batch_tokens, stage.num_tokens)
-        chosen = [documents[number] for number in stream.documents_between(first, last)]
-        trainer.train_step([corpus.row(index) for corpus, index in chosen])
-    trainer.finish(epochs=round(stage.num_tokens / stream.epoch_tokens, 4), documents=len(documents))
+        trainer.train_step([document_row(corpora, number) for number in stream.documents_between(first, last)])
+    trainer.finish(epochs=round(stage.num_tokens / stream.epoch_tokens, 4), documents=len(lengths))
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Packed documents of one corpus stage; tokens stay on disk until they are used."""
+    """Packed documents of one corpus stage, without empty ones; tokens stay on disk until they are used."""
 
     folder: Path
     tokens: np.ndarray
-    offsets: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
 
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
 
-    def row(self, index: int) -> Row:
-        """Document `index`, all of it trained on."""
-        ids = self.tokens[self.offsets[index] : self.offsets[index + 1]]
-        return Row(ids.astype(np.int64), key=f"{self.folder}#{index}")  # type: ignore[arg-type]
+def document_row(corpora: list[Corpus], number: int) -> Row:
+    """Document `number`, counted through all corpora; all of it is trained on."""
+    for corpus in corpora:
+        if number < len(corpus.lengths):
+            start = int(corpus.starts[number])
+            ids = corpus.tokens[start : start + int(corpus.lengths[number])].astype(np.int64)
+            return Row(ids, key=f"{corpus.folder} from token {start}")  # type: ignore[arg-type]
+        number -= len(corpus.lengths)
+    raise IndexError(number)
 
 
 def read_corpus(folder: Path) -> Corpus:
@@ -79,7 +80,8 @@ def read_corpus(folder: Path) -> Corpus:
         raise UserError(
             f"data: {folder}/documents.npy does not fit tokens.bin ({len(tokens)} tokens); build the corpus again"
         )
-    return Corpus(folder, tokens, offsets)
+    lengths = np.diff(offsets)
+    return Corpus(folder, tokens, offsets[:-1][lengths > 0], lengths[lengths > 0])
 
 
 def check_corpora(stage: PretrainStage, corpora: list[Corpus], lengths: np.ndarray, vocab_size: int) -> None:

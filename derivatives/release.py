@@ -31,7 +31,7 @@ from derivatives.licence import checkpoint_licence, combine_licences, published_
 
 SEEDLING_LICENCE = "apache-2.0"
 """The embedded base is part of this project and carries its licence."""
-PARTIAL = ".release.partial"
+PARTIAL = ".release-building"
 LONGEST_QUESTION = 300
 
 
@@ -125,12 +125,16 @@ def write_release(
     stage = stage_file.stage
     assert isinstance(stage, ReleaseStage)
     partial = out / PARTIAL
-    exported = export_model(stage_file.model_folder(released), partial, stage.system)
-    facts = gather_facts(stage_file, released, results, gates, evaluation, exported)
-    write_text_atomic(partial / "README.md", render_card(facts))
-    write_json_atomic(partial / "lineage.json", stage_file.lineage)
-    write_json_atomic(partial / "evaluation.json", results)
-    flush_folder(partial)
+    try:
+        exported = export_model(stage_file.model_folder(released), partial, stage.system)
+        facts = gather_facts(stage_file, released, results, gates, evaluation, exported)
+        write_text_atomic(partial / "README.md", render_card(facts))
+        write_json_atomic(partial / "lineage.json", stage_file.lineage)
+        write_json_atomic(partial / "evaluation.json", results)
+        flush_folder(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     os.replace(partial, out / "release")
     write_json_atomic(

@@ -7,14 +7,14 @@ while others still grow (`rollout/judged.py`), turns scores into group-relative 
 Reads `problems.jsonl` of corpus stages or JSONL files with `prompt` and `answer`; writes `model/`, `metrics.json`,
 `progress.jsonl`, `plots/` and `rollouts.jsonl`. A killed run goes on with the same command, to the same bytes.
 
-Sources: GRPO (arXiv:2402.03300) and DAPO (arXiv:2503.14476), see `losses/`. With one update per step the policy that drew
-is the policy that is trained: the ratio is exactly 1, and the sampler's own log-probabilities serve as a check
+Sources: GRPO (arXiv:2402.03300) and DAPO (arXiv:2503.14476), see `losses/`. With one update per step the policy that
+drew is the policy that is trained: the ratio is exactly 1, and the sampler's own log-probabilities serve as a check
 (`rl/mismatch`), not as the ratio's denominator. With more, the step's problems are split into as many parts, and the
 old log-probabilities are the trainer's own before the first update.
 
-What counts in the loss: a completion without verdict, and a cut one where `truncated` is mask, is in neither the group's
-mean nor the normaliser. A completion with advantage 0 is in the normaliser, but is not computed (unless there is a KL
-term, which it would move). Not done: several devices, several turns, rewards other than the verifier's score.
+What counts in the loss: a completion without verdict, and a cut one where `truncated` is mask, is in neither the
+group's mean nor the normaliser. A completion with advantage 0 is in the normaliser, but is not computed (unless there
+is a KL term, which it would move). Not done: several devices, several turns, rewards other than the verifier's score.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from derivatives.rollout.judged import Batch, Group, Journal, Judged, roll_out
 from derivatives.rollout.policy_update import PolicyUpdate
 from derivatives.training import checkpoint, metrics
 from derivatives.training.chat import conversation, encode_chat
-from derivatives.training.loop import Trainer, finished, fingerprint
+from derivatives.training.loop import Trainer, fingerprint, finished
 from verifiers.api import Task
 from verifiers.pool import VerifierPool
 from verifiers.tasks import load_tasks
@@ -49,7 +49,7 @@ MISMATCH_ALARM = 0.05
 """Mean distance, in nats, between the sampler's and the trainer's log-probabilities of a token, above which something
 is wrong (bf16 rounding alone was measured at a fifth of it)."""
 MIN_JUDGED = 200
-"""The share of missing verdicts is taken of at least this many, so that one fault in a small first step stops nothing."""
+"""The share of missing verdicts is taken of at least this many, so that one fault in a small step stops nothing."""
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,9 @@ def run(stage_file: StageFile, out: Path) -> None:
                     curriculum.note(index, sum(known) / len(known))
             trainer.state = {"curriculum": curriculum.state(), "faults": faults.recent}
             if quantities["mismatch"] > MISMATCH_ALARM:
-                log.warning("step %d: the sampler's log-probabilities are off by %.3f nats", step, quantities["mismatch"])
+                log.warning(
+                    "step %d: the sampler's log-probabilities are off by %.3f nats", step, quantities["mismatch"]
+                )
             trainer.record(**quantities, **describe(groups, rollout_s))
             journal.drop_before(min(checkpoint.steps(out), default=0) + 1)
     metrics.plot_curves(out, ["rl/reward", "rl/solved_fraction", "rl/length", "rl/entropy", "rl/mismatch"])
@@ -106,11 +108,13 @@ def check_sampling(stage: RlStage) -> None:
         raise UserError("stage.sampling.temperature: 0 draws the same completion for a whole group; allowed: above 0")
     if sampling.top_p < 1.0 or sampling.top_k > 0:
         raise UserError(
-            f"stage.sampling: top_p {sampling.top_p} and top_k {sampling.top_k} draw from another distribution than the "
-            "one that is trained; allowed in RL: top_p 1 and top_k 0"
+            f"stage.sampling: top_p {sampling.top_p} and top_k {sampling.top_k} draw from another distribution than "
+            "the one that is trained; allowed in RL: top_p 1 and top_k 0"
         )
     if stage.loss == "dapo" and stage.kl_coefficient > 0:
-        raise UserError(f"stage.kl_coefficient: {stage.kl_coefficient}; DAPO has no KL term: set it to 0, or loss to grpo")
+        raise UserError(
+            f"stage.kl_coefficient: {stage.kl_coefficient}; DAPO has no KL term: set it to 0, or loss to grpo"
+        )
 
 
 def read_problems(stage_file: StageFile, stage: RlStage) -> list[Task]:
@@ -164,9 +168,9 @@ class Faults:
         if reasons.total() > self.stage.max_no_verdict * max(len(recent), MIN_JUDGED):
             worst, count = reasons.most_common(1)[0]
             raise UserError(
-                f"stage.max_no_verdict: {reasons.total()} of the last {len(recent)} completions got no verdict, allowed is a "
-                f"share of {self.stage.max_no_verdict}; {count} times verifier {self.stage.verifier!r} gave {worst!r}: mend "
-                "it or the data, then run the same command again"
+                f"stage.max_no_verdict: {reasons.total()} of the last {len(recent)} completions got no verdict; "
+                f"allowed is a share of {self.stage.max_no_verdict}; {count} times verifier {self.stage.verifier!r} "
+                f"gave {worst!r}: mend it or the data, then run the same command again"
             )
 
 
@@ -213,7 +217,13 @@ class Samples:
 
 
 def _sample(step: int, task: Task, one: Judged) -> dict[str, Any]:
-    about = {"step": step, "task": task.id, "prompt": task.prompt, "answer": task.answer, "metadata": dict(task.metadata)}
+    about = {
+        "step": step,
+        "task": task.id,
+        "prompt": task.prompt,
+        "answer": task.answer,
+        "metadata": dict(task.metadata),
+    }
     sample = {**about, **one.summary()}
     del sample["seconds"]  # a clock's reading would make two equal runs differ
     return sample

@@ -41,13 +41,17 @@ def adopt_stage(store: Store, stage_id: str, why: str, request: Request) -> str:
 
 
 def _adopt_artifact(store: Store, planned: PlannedStage, why: str) -> str | None:
-    fitting = [artifact for artifact in store.artifacts() if artifact.manifest.get("without_source") == planned.without_source]
+    fitting = [
+        artifact for artifact in store.artifacts() if artifact.manifest.get("without_source") == planned.without_source
+    ]
     if not fitting:
         return None
     chosen = fitting[-1]
     changed = _changed(chosen.manifest.get("ingredients", {}).get("source", {}), planned)
     store.adopt(planned.digest, chosen.digest, _record(why, changed))
-    return f"{planned.stage.id}: {chosen.digest[:12]} now stands for {planned.digest[:12]}; changed: {', '.join(changed)}"
+    return (
+        f"{planned.stage.id}: {chosen.digest[:12]} now stands for {planned.digest[:12]}; changed: {', '.join(changed)}"
+    )
 
 
 def _adopt_partial(store: Store, planned: PlannedStage, why: str) -> str | None:
@@ -65,8 +69,10 @@ def _adopt_partial(store: Store, planned: PlannedStage, why: str) -> str | None:
             target.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(target)
             adopted = [*begun.get("adopted", []), {**_record(why, changed), "from": begun["digest"]}]
-            write_json_atomic(target / BEGUN, {**begun, "digest": planned.digest, "adopted": adopted,
-                                               "source": planned.ingredients["source"]})
+            write_json_atomic(
+                target / BEGUN,
+                {**begun, "digest": planned.digest, "adopted": adopted, "source": planned.ingredients["source"]},
+            )
         finally:
             old.release()
             new.release()
@@ -75,8 +81,10 @@ def _adopt_partial(store: Store, planned: PlannedStage, why: str) -> str | None:
 
 
 def _nothing(store: Store, planned: PlannedStage) -> str:
-    raise UserError(f"{planned.stage.id}: nothing in {store.root} differs from it in the code alone (configuration, inputs, "
-                    "seed and verifiers must be equal); adopt the stages before it first, or run it")
+    raise UserError(
+        f"{planned.stage.id}: nothing in {store.root} differs from it in the code alone (configuration, inputs, "
+        "seed and verifiers must be equal); adopt the stages before it first, or run it"
+    )
 
 
 def _changed(source: dict[str, Any], planned: PlannedStage) -> list[str]:
@@ -85,5 +93,9 @@ def _changed(source: dict[str, Any], planned: PlannedStage) -> list[str]:
 
 
 def _record(why: str, changed: list[str]) -> dict[str, Any]:
-    return {"why": why.strip(), "by": getpass.getuser(), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "changed_modules": changed}
+    return {
+        "why": why.strip(),
+        "by": getpass.getuser(),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "changed_modules": changed,
+    }

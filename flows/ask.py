@@ -1,9 +1,10 @@
-"""`derive evaluate` and `derive chat`: one checkpoint, no recipe, in this process. The only place in flows that loads torch."""
+"""`derive evaluate` and `derive chat`: one checkpoint, no recipe, in this process, which loads torch for it."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def evaluate_checkpoint(given: argparse.Namespace) -> dict[str, Any]:
         UserError: for a model, task set or verifier that does not exist.
     """
     if given.samples < 0 or (given.limit is not None and given.limit < 1):
-        raise UserError(f"--samples {given.samples}, --limit {given.limit}: allowed are at least 0, and at least 1; correct them")
+        raise UserError(
+            f"--samples {given.samples}, --limit {given.limit}: allowed are at least 0, and at least 1; correct them"
+        )
     sources = [task_source(name, given.limit) for name in given.tasks]
     for source in sources:
         check_source("--tasks", source)
@@ -40,13 +43,18 @@ def evaluate_checkpoint(given: argparse.Namespace) -> dict[str, Any]:
 
     tasks = [task for source in sources for task in load_tasks(source)]
     protocol = Protocol(tasks, num_samples=given.samples, few_shot=given.few_shot)
-    examples = {}
+    examples: Mapping[str, Any] = {}
     if given.few_shot:
         stage = EvaluateStage(id="evaluate", models=("base",), tasks=tuple(sources), few_shot=given.few_shot)
         examples = gather_examples(stage, tasks, protocol.seed)
     found = evaluate_model(folder, protocol, given.verifier, machine, examples)
-    return {"models": {given.model: found["model"]}, "floor": found["floor"], "confidence": protocol.confidence,
-            "judge": given.verifier or "each set's own", "samples": found["samples"]}
+    return {
+        "models": {given.model: found["model"]},
+        "floor": found["floor"],
+        "confidence": protocol.confidence,
+        "judge": given.verifier or "each set's own",
+        "samples": found["samples"],
+    }
 
 
 def task_source(name: str, limit: int | None) -> TaskSource:
@@ -64,8 +72,10 @@ def task_source(name: str, limit: int | None) -> TaskSource:
 def chat_with(given: argparse.Namespace) -> int:
     """One answer, or a conversation until end of file."""
     if given.temperature < 0 or given.max_new_tokens < 1:
-        raise UserError(f"--temperature {given.temperature}, --max-new-tokens {given.max_new_tokens}: allowed are at least 0, "
-                        "and at least 1; correct them")
+        raise UserError(
+            f"--temperature {given.temperature}, --max-new-tokens {given.max_new_tokens}: allowed are at least 0, "
+            "and at least 1; correct them"
+        )
     if given.prompt is not None and not given.prompt.strip():
         raise UserError("--prompt: empty; write a question")
     folder = _checkpoint(given.model)

@@ -20,9 +20,20 @@ from flows.store import Store, file_sha256
 
 SEEDLING = ROOT / "derivatives" / "seedling" / "checkpoint"
 CHECKPOINT_FILES = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
-    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json", "tokenizer.model",
-    "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer.model",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin*",
 )
 """What transformers reads; a checkpoint's card and logs say nothing about what it computes."""
 
@@ -56,8 +67,10 @@ def resolve_base(name: str, revision: str | None, store: Store, download: bool) 
         folder = _model_inside(name, folder)
         return Base(name, {"files": _file_digests(folder, store)}, folder)
     if not HUB_ID.fullmatch(name):
-        raise UserError(f"base: {name!r} is no folder; allowed: seedling, a checkpoint folder, or a hub id such as "
-                        "Qwen/Qwen2.5-0.5B; correct --base")
+        raise UserError(
+            f"base: {name!r} is no folder; allowed: seedling, a checkpoint folder, or a hub id such as "
+            "Qwen/Qwen2.5-0.5B; correct --base"
+        )
     path = _hub_snapshot(name, revision, download)
     commit = path.name if path is not None else (revision or "unpinned")
     return Base(name, {"hub": name, "revision": commit}, path)
@@ -110,5 +123,7 @@ def _hub_snapshot(name: str, revision: str | None, download: bool) -> Path | Non
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the client raises its own, requests', and the OS's errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"base: {name!r} is no folder and cannot be downloaded ({reason}); correct the name, connect, "
-                        "or download it elsewhere and give its folder with --base") from error
+        raise UserError(
+            f"base: {name!r} is no folder and cannot be downloaded ({reason}); correct the name, connect, "
+            "or download it elsewhere and give its folder with --base"
+        ) from error

@@ -52,7 +52,10 @@ class Board:
     def stage_progress(self, planned: PlannedStage, line: Mapping[str, Any]) -> None:
         """The artifact moves."""
         share = 100.0 * line.get("step", 0) / max(1, line.get("total") or 1)
-        self._latest[planned.stage.id] = (min(100.0, share), f"{line.get('step')}/{line.get('total')}  {metrics_text(line)}")
+        self._latest[planned.stage.id] = (
+            min(100.0, share),
+            f"{line.get('step')}/{line.get('total')}  {metrics_text(line)}",
+        )
 
     def stage_ended(self, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
         """The artifact says how it ended."""
@@ -111,7 +114,11 @@ class Board:
 
 def summary_markdown(record: Mapping[str, Any], results: Mapping[str, Any] | None) -> str:
     """The run on one page: result, curves, stages, paths."""
-    lines = [f"# {record['recipe']}: {record['status']}", "", f"Base `{record['base']}`, {duration(record['seconds'])}."]
+    lines = [
+        f"# {record['recipe']}: {record['status']}",
+        "",
+        f"Base `{record['base']}`, {duration(record['seconds'])}.",
+    ]
     if record.get("error"):
         lines += ["", "```", str(record["error"]), "```"]
     if results:
@@ -122,23 +129,39 @@ def summary_markdown(record: Mapping[str, Any], results: Mapping[str, Any] | Non
         curve = curve_svg(Path(entry["folder"])) if entry.get("folder") else None
         if curve is not None:
             name, svg = curve
-            lines += ["", f"**{entry['id']}**: {name}", "", f"![{name}](data:image/svg+xml;base64,"
-                      f"{base64.b64encode(svg.encode()).decode()})"]
+            lines += [
+                "",
+                f"**{entry['id']}**: {name}",
+                "",
+                f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})",
+            ]
     lines += ["", "| stage | kind | state | time | digest |", "|---|---|---|---|---|"]
     for entry in record["stages"]:
         state = "reused" if entry["reused"] else entry["status"]
-        lines.append(f"| {entry['id']} | {entry['kind']} | {state} | {duration(entry['seconds'])} | `{entry['digest'][:12]}` |")
-    lines += ["", f"Release: `{record['release']}`" if record.get("release") else "Nothing was released.",
-              "", f"Report: `{record['report']}`" if record.get("report") else ""]
+        lines.append(
+            f"| {entry['id']} | {entry['kind']} | {state} | {duration(entry['seconds'])} | `{entry['digest'][:12]}` |"
+        )
+    lines += [
+        "",
+        f"Release: `{record['release']}`" if record.get("release") else "Nothing was released.",
+        "",
+        f"Report: `{record['report']}`" if record.get("report") else "",
+    ]
     return "\n".join(lines)
 
 
 def result_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
     """Rows of the result table as plain text."""
     gains = results.get("gains", {})
-    return [{"model": name, "pass@1": interval(facts.get("pass@1")),
-             "gain": interval((gains.get(name) or {}).get("pass@1"), sign=True), "pass@k": interval(facts.get("pass@k"))}
-            for name, facts in results.get("models", {}).items()]
+    return [
+        {
+            "model": name,
+            "pass@1": interval(facts.get("pass@1")),
+            "gain": interval((gains.get(name) or {}).get("pass@1"), sign=True),
+            "pass@k": interval(facts.get("pass@k")),
+        }
+        for name, facts in results.get("models", {}).items()
+    ]
 
 
 def curve_svg(folder: Path) -> tuple[str, str] | None:
@@ -150,12 +173,16 @@ def curve_svg(folder: Path) -> tuple[str, str] | None:
             continue
         low, high = min(y for _, y in points), max(y for _, y in points)
         first, last = points[0][0], points[-1][0]
-        path = " ".join(f"{(x - first) / max(1, last - first) * CURVE_WIDTH:.1f},"
-                        f"{(1 - (y - low) / ((high - low) or 1)) * CURVE_HEIGHT:.1f}" for x, y in points)
+        path = " ".join(
+            f"{(x - first) / max(1, last - first) * CURVE_WIDTH:.1f},"
+            f"{(1 - (y - low) / ((high - low) or 1)) * CURVE_HEIGHT:.1f}"
+            for x, y in points
+        )
         return f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g} over {last} steps", (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 {CURVE_WIDTH + 8} {CURVE_HEIGHT + 8}" '
             f'width="{CURVE_WIDTH}" height="{CURVE_HEIGHT}"><polyline points="{path}" fill="none" '
-            'stroke="#2a6fdb" stroke-width="2"/></svg>')
+            'stroke="#2a6fdb" stroke-width="2"/></svg>'
+        )
     return None
 
 
@@ -163,6 +190,11 @@ def _publish_summary(record: Mapping[str, Any], results: Mapping[str, Any] | Non
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     if results:
-        create_table_artifact(table=result_rows(results), key="results", description=f"{record['recipe']}, {record['id']}")
-    create_markdown_artifact(markdown=summary_markdown(record, results), key=artifact_key("run", record["id"]),
-                             description=f"{record['recipe']}: {record['status']}")
+        create_table_artifact(
+            table=result_rows(results), key="results", description=f"{record['recipe']}, {record['id']}"
+        )
+    create_markdown_artifact(
+        markdown=summary_markdown(record, results),
+        key=artifact_key("run", record["id"]),
+        description=f"{record['recipe']}: {record['status']}",
+    )

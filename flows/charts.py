@@ -176,7 +176,7 @@ def _axes(x_scale: Scale, y_scale: Scale, unit: str) -> str:
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(tick)}</text>'
         )
-    for tick in ticks(x_scale.low, x_scale.high, 5):
+    for tick in [tick for tick in ticks(x_scale.low, x_scale.high, 5) if tick == round(tick)]:  # no half steps
         parts.append(
             f'<text class="tick" x="{x_scale(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{number(tick)}</text>'
         )

@@ -69,56 +69,120 @@ def entry() -> NoReturn:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and options."""
-    top = argparse.ArgumentParser(prog="derive", description="Turn a base checkpoint into a specialised derivative.",
-                                  epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    top = argparse.ArgumentParser(
+        prog="derive",
+        description="Turn a base checkpoint into a specialised derivative.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def add(name: str, summary: str, *parents: argparse.ArgumentParser, example: str = "") -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", parents=list(parents),
-                                   epilog=f"example:\n  {example}" if example else None, allow_abbrev=False,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+        made = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            parents=list(parents),
+            epilog=f"example:\n  {example}" if example else None,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         made.set_defaults(run=lambda given: _call(name, given))
         return made
 
     store, change, execute = _store_options(), _change_options(), _execute_options()
     json_output = _json_option()
     for family in _families():
-        made = add(family, f"build a {family} derivative", change, execute, store, json_output,
-                   example=f"derive {family} --set rl.steps=80")
+        made = add(
+            family,
+            f"build a {family} derivative",
+            change,
+            execute,
+            store,
+            json_output,
+            example=f"derive {family} --set rl.steps=80",
+        )
         made.add_argument("--preset", default=f"{family}/tiny", help="preset to build (default: %(default)s)")
     made = add("run", "build any preset", change, execute, store, json_output, example="derive run math/smoke")
     made.add_argument("preset", metavar="PRESET", help="preset name (`derive presets`) or path of a .yaml file")
     for kind, data in (("pretrain", "TEXT.jsonl"), ("sft", "DATA.jsonl"), ("rl", "PROBLEMS.jsonl")):
         keys = {"pretrain": "text", "sft": "prompt and completion, or messages", "rl": "prompt and answer"}[kind]
-        made = add(kind, f"one {kind} stage on your own JSONL, no preset needed", change, execute, store, json_output,
-                   example=f"derive {kind} {data} --base seedling --set {kind}.learning_rate=1e-4")
+        made = add(
+            kind,
+            f"one {kind} stage on your own JSONL, no preset needed",
+            change,
+            execute,
+            store,
+            json_output,
+            example=f"derive {kind} {data} --base seedling --set {kind}.learning_rate=1e-4",
+        )
         made.add_argument("data", type=Path, metavar=data, help=f"JSONL file with {keys} in each line")
         made.add_argument("--out", type=Path, metavar="DIR", help="also copy the finished model to this new folder")
     _add_inspection(add, store, change, json_output)
     return top
 
 
-def _add_inspection(add: Callable[..., argparse.ArgumentParser], store: argparse.ArgumentParser,
-                    change: argparse.ArgumentParser, json_output: argparse.ArgumentParser) -> None:
-    made = add("plan", "stages of a preset: what would run, what is there already", change, store, json_output,
-               example="derive plan math/tiny --set rl.steps=80 --out stages/")
+def _add_inspection(
+    add: Callable[..., argparse.ArgumentParser],
+    store: argparse.ArgumentParser,
+    change: argparse.ArgumentParser,
+    json_output: argparse.ArgumentParser,
+) -> None:
+    made = add(
+        "plan",
+        "stages of a preset: what would run, what is there already",
+        change,
+        store,
+        json_output,
+        example="derive plan math/tiny --set rl.steps=80 --out stages/",
+    )
     made.add_argument("preset", metavar="PRESET")
     made.add_argument("--machine", default="", help="launch profile")
     made.add_argument("--out", type=Path, metavar="DIR", help="write each stage's resolved stage file here")
     add("presets", "list the presets", json_output)
-    made = add("show", "a preset's resolved recipe, as YAML that can be run", change, example="derive show math/tiny --fields rl")
+    made = add(
+        "show",
+        "a preset's resolved recipe, as YAML that can be run",
+        change,
+        example="derive show math/tiny --fields rl",
+    )
     made.add_argument("preset", metavar="PRESET")
-    made.add_argument("--fields", nargs="?", const="all", metavar="KIND", help="explain every field of the stages used, or of one kind")
+    made.add_argument(
+        "--fields",
+        nargs="?",
+        const="all",
+        metavar="KIND",
+        help="explain every field of the stages used, or of one kind",
+    )
     add("runs", "list the runs, newest last", store, json_output)
     made = add("report", "write a run's report again and print its path", store)
     made.add_argument("run_id", nargs="?", metavar="RUN", help="run id, or its beginning or end (default: the newest)")
-    made = add("evaluate", "judge any Hugging Face checkpoint on held-out tasks", json_output,
-               example="derive evaluate release/ --tasks problems.jsonl --verifier math --samples 4")
+    made = add(
+        "evaluate",
+        "judge any Hugging Face checkpoint on held-out tasks",
+        json_output,
+        example="derive evaluate release/ --tasks problems.jsonl --verifier math --samples 4",
+    )
     made.add_argument("model", metavar="MODEL", help="checkpoint folder, `seedling`, or hub id")
-    made.add_argument("--tasks", action="append", required=True, metavar="NAME_OR_FILE", help="task set or JSONL with prompt and answer")
+    made.add_argument(
+        "--tasks",
+        action="append",
+        required=True,
+        metavar="NAME_OR_FILE",
+        help="task set or JSONL with prompt and answer",
+    )
     made.add_argument("--verifier", metavar="NAME", help="judge (default: each task set's own)")
-    made.add_argument("--samples", type=int, default=0, metavar="K", help="samples per problem for pass@k (default: none)")
-    made.add_argument("--few-shot", type=int, default=0, metavar="N", help="also ask plainly after N solved examples; the better counts")
+    made.add_argument(
+        "--samples", type=int, default=0, metavar="K", help="samples per problem for pass@k (default: none)"
+    )
+    made.add_argument(
+        "--few-shot",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also ask plainly after N solved examples; the better counts",
+    )
     made.add_argument("--limit", type=int, metavar="N", help="problems per task set (procedural sets need it)")
     made.add_argument("--machine", default="", help="launch profile")
     made = add("chat", "talk to a checkpoint", example='derive chat RELEASE -p "What is 12 + 30?"')
@@ -129,8 +193,13 @@ def _add_inspection(add: Callable[..., argparse.ArgumentParser], store: argparse
     made.add_argument("--machine", default="", help="launch profile")
     made = add("serve", "the Prefect UI with a form per preset", store, example="derive serve --port 4200")
     made.add_argument("--port", type=int, default=4200, help="loopback port (default: %(default)s)")
-    made = add("adopt", "accept a code change: let a stage made by other code stand for the one that would be built now",
-               change, store, example='derive adopt sft --why "only a log line changed"')
+    made = add(
+        "adopt",
+        "accept a code change: let a stage made by other code stand for the one that would be built now",
+        change,
+        store,
+        example='derive adopt sft --why "only a log line changed"',
+    )
     made.add_argument("stage", metavar="STAGE", help="stage id")
     made.add_argument("--preset", default="", help="preset the stage belongs to (default: the newest run's recipe)")
     made.add_argument("--why", required=True, metavar="TEXT", help="reason, recorded in the lineage")
@@ -140,22 +209,34 @@ def _add_inspection(add: Callable[..., argparse.ArgumentParser], store: argparse
 
 def _store_options() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(add_help=False)
-    made.add_argument("--store", default="", metavar="DIR", help="artifact store (default: $DERIVE_STORE, else .derive)")
+    made.add_argument(
+        "--store", default="", metavar="DIR", help="artifact store (default: $DERIVE_STORE, else .derive)"
+    )
     return made
 
 
 def _change_options() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(add_help=False)
     made.add_argument("--base", default="", help="checkpoint to start from: seedling, a folder, or a hub id")
-    made.add_argument("--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", dest="overrides",
-                      help="change one value of the recipe; may be repeated")
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="STAGE.FIELD=VALUE",
+        dest="overrides",
+        help="change one value of the recipe; may be repeated",
+    )
     return made
 
 
 def _execute_options() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(add_help=False)
-    made.add_argument("--machine", default="", help="launch profile: cpu, one-gpu, eight-gpu, or a .yaml file (default: what fits)")
-    made.add_argument("--no-prefect", action="store_true", help="only run the stages: starts faster, nothing in Prefect's UI")
+    made.add_argument(
+        "--machine", default="", help="launch profile: cpu, one-gpu, eight-gpu, or a .yaml file (default: what fits)"
+    )
+    made.add_argument(
+        "--no-prefect", action="store_true", help="only run the stages: starts faster, nothing in Prefect's UI"
+    )
     return made
 
 
@@ -166,7 +247,7 @@ def _json_option() -> argparse.ArgumentParser:
 
 
 def _families() -> list[str]:
-    """Preset folders that have a `tiny`: each is a command of its own. Read from the tree, as loading presets is slow."""
+    """Preset folders that have a `tiny`, each a command of its own. Read from the tree: loading presets is slow."""
     configs = Path(__file__).resolve().parent.parent / "configs"
     return sorted(path.parent.name for path in configs.glob("*/tiny.yaml"))
 

@@ -57,14 +57,21 @@ def plan(given: argparse.Namespace) -> int:
     recipe = load_recipe(given.preset, given.overrides, given.base or None)
     machine = load_machine(given.machine or default_machine_name())
     made = make_plan(recipe, store)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for planned in made.stages:
         path = (given.out / f"{planned.stage.id}.json") if given.out else Path("STAGE.json")
         out = given.out / planned.stage.id if given.out else store.partial(planned.digest)
         state = "reused" if planned.artifact else ("resumed" if store.partial(planned.digest).exists() else "built")
-        rows.append({"id": planned.stage.id, "kind": planned.stage.kind, "digest": planned.effective_digest, "state": state,
-                     "folder": str(planned.artifact.folder) if planned.artifact else None,
-                     "command": stage_command(planned, machine, path, out)})
+        rows.append(
+            {
+                "id": planned.stage.id,
+                "kind": planned.stage.kind,
+                "digest": planned.effective_digest,
+                "state": state,
+                "folder": str(planned.artifact.folder) if planned.artifact else None,
+                "command": stage_command(planned, machine, path, out),
+            }
+        )
         if given.out:
             described = stage_file(made, planned, store, machine).model_dump(mode="json")
             for name, known in described["inputs"].items():  # run by hand, a stage reads what the one before wrote here
@@ -96,7 +103,9 @@ def presets(given: argparse.Namespace) -> int:
     for heading in ("preset", "what it builds", "base", "status", "stages"):
         table.add_column(heading)
     for each in found:
-        table.add_row(each["name"], each["title"], each["base"], each["status"], " ".join(stage["id"] for stage in each["stages"]))
+        table.add_row(
+            each["name"], each["title"], each["base"], each["status"], " ".join(stage["id"] for stage in each["stages"])
+        )
     _stdout().print(table)
     return 0
 
@@ -134,8 +143,15 @@ def list_runs(given: argparse.Namespace) -> int:
         reused = sum(bool(entry["reused"]) for entry in record["stages"])
         gains = list((record["metrics"].get("gains") or {}).items())
         result = f"{gains[-1][0]} {interval((gains[-1][1] or {}).get('pass@1'), sign=True)}" if gains else ""
-        table.add_row(record["id"], record["recipe"], record["status"], duration(record["seconds"]),
-                      f"{done} done, {reused} reused", Text(result), Text(record["release"] or ""))
+        table.add_row(
+            record["id"],
+            record["recipe"],
+            record["status"],
+            duration(record["seconds"]),
+            f"{done} done, {reused} reused",
+            Text(result),
+            Text(record["release"] or ""),
+        )
     _stdout().print(table)
     return 0
 
@@ -159,7 +175,9 @@ def adopt(given: argparse.Namespace) -> int:
 def verify(given: argparse.Namespace) -> int:
     """`derive verify`."""
     store = Store(given.store or None)
-    folders = sorted(path.parent for path in store.root.glob("[0-9a-f][0-9a-f]/*/manifest.json") if "." not in path.parent.name)
+    folders = sorted(
+        path.parent for path in store.root.glob("[0-9a-f][0-9a-f]/*/manifest.json") if "." not in path.parent.name
+    )
     found = [problem for folder in folders for problem in store.problems(folder, full=True)]
     if given.json:
         _print_json({"artifacts": len(folders), "problems": found})
@@ -243,7 +261,19 @@ def _stdout() -> Console:
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "run": run_preset, "pretrain": run_single, "sft": run_single, "rl": run_single, "plan": plan, "presets": presets,
-    "show": show, "runs": list_runs, "report": report, "evaluate": evaluate, "chat": chat, "serve": serve, "adopt": adopt,
-    "verify": verify, "doctor": doctor,
+    "run": run_preset,
+    "pretrain": run_single,
+    "sft": run_single,
+    "rl": run_single,
+    "plan": plan,
+    "presets": presets,
+    "show": show,
+    "runs": list_runs,
+    "report": report,
+    "evaluate": evaluate,
+    "chat": chat,
+    "serve": serve,
+    "adopt": adopt,
+    "verify": verify,
+    "doctor": doctor,
 }

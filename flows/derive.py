@@ -12,15 +12,16 @@ from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 from pydantic import Field
 
 from configs.errors import UserError
 from configs.load import machine_names, preset_names
 from flows.board import Board
 from flows.plan import PlannedStage
-from flows.session import Request, Session, conduct, prepare, results
-from flows.stages import StageFailed, run_stage
+from flows.session import Request, conduct, prepare, results
+from flows.stages import Session, StageFailed, run_stage
 from flows.store import Artifact
 
 PREPARED: ContextVar[Session | None] = ContextVar("prepared", default=None)
@@ -31,8 +32,12 @@ MachineName = Annotated[str, Field(json_schema_extra={"enum": ["", *machine_name
 
 
 @flow(name="derive", description="From a base checkpoint to a released derivative.")
-def derive(preset: Preset = "math/tiny", base: str = "", overrides: list[str] = [],  # noqa: B006 - Prefect copies it
-           machine: MachineName = "") -> State[Any]:
+def derive(
+    preset: Preset = "math/tiny",
+    base: str = "",
+    overrides: list[str] = [],  # noqa: B006 - Prefect copies it
+    machine: MachineName = "",
+) -> State[Any]:
     """Build one preset. Finished stages are reused, an interrupted one is resumed.
 
     Prefect's form takes its explanations from here.
@@ -75,11 +80,12 @@ def as_task(session: Session, planned: PlannedStage) -> Artifact:
         get_run_logger().info("%s %s: %s", planned.stage.id, name.lower(), artifact.folder)
         return Completed(name=name, message=f"{artifact.digest[:12]} in {artifact.folder}")
 
-    if not session.without_prefect:
+    if session.prefect_alive():
         try:
-            task(work, name=planned.stage.kind, task_run_name=planned.stage.id, cache_policy=NO_CACHE)(return_state=True)
+            named = task(name=planned.stage.kind, task_run_name=planned.stage.id, cache_policy=NO_CACHE)
+            named(work)(return_state=True)
         except Exception as error:
-            session.without_prefect = True
+            session.prefect_alive = lambda: False
             session.note(f"Prefect was lost ({type(error).__name__}); the run goes on without it")
     if not outcome:
         return run_stage(session, planned)

@@ -1,4 +1,4 @@
-"""What a manifest and a card say about where something was made: versions, commit, machine. Nothing is imported for it."""
+"""What a manifest says about where something was made: versions, commit, machine. Nothing is imported for it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ from typing import Any
 
 from flows.source import ROOT
 
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "flash-attn", "numpy", "pydantic",
-            "sympy", "reasoning-gym", "datasets", "prefect")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "accelerate",
+    "flash-attn",
+    "numpy",
+    "pydantic",
+    "sympy",
+    "reasoning-gym",
+    "datasets",
+    "prefect",
+)
 
 
 @functools.cache
@@ -48,8 +60,14 @@ def host() -> dict[str, Any]:
         for line in path.read_text(errors="replace").splitlines():
             if line.startswith("Model:"):
                 gpus.append(line.partition(":")[2].strip())
-    return {"host": socket.gethostname(), "system": f"{platform.system()} {platform.release()}", "processor": _processor(),
-            "num_cores": len(os.sched_getaffinity(0)), "memory_bytes": _memory_bytes(), "gpus": gpus}
+    return {
+        "host": socket.gethostname(),
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "num_cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": _memory_bytes(),
+        "gpus": gpus,
+    }
 
 
 def _processor() -> str:

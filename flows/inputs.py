@@ -34,7 +34,7 @@ def outside_data(stage: Stage) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     if isinstance(stage, (SftStage, RlStage)):
-        keys = EXAMPLES if isinstance(stage, SftStage) else PROBLEMS
+        keys: Keys = EXAMPLES if isinstance(stage, SftStage) else PROBLEMS
         for index, name in enumerate(stage.data):
             if name.endswith(".jsonl"):
                 found[f"data[{index}]"] = _identity(name, "all", keys, f"{stage.id}.data[{index}]")
@@ -89,7 +89,9 @@ def check_jsonl(path: Path, keys: Keys, where: str) -> str:
                     num_lines += 1
                     _check_line(line, keys, f"{where}: {path}:{number}", wanted)
     except FileNotFoundError as error:
-        raise UserError(f"{where}: {path} does not exist; give the path of a JSONL file with {wanted} in each line") from error
+        raise UserError(
+            f"{where}: {path} does not exist; give the path of a JSONL file with {wanted} in each line"
+        ) from error
     except OSError as error:
         raise UserError(f"{where}: {path} cannot be read ({error.strerror}); give a readable JSONL file") from error
     if num_lines == 0:
@@ -103,8 +105,10 @@ def _check_line(line: bytes, keys: Keys, where: str, wanted: str) -> None:
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 text; save the file as UTF-8") from error
     except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error}; starts {line[:40].decode('utf-8', 'replace')!r}); "
-                        "each line must be one whole JSON object") from error
+        raise UserError(
+            f"{where}: not JSON ({error}; starts {line[:40].decode('utf-8', 'replace')!r}); "
+            "each line must be one whole JSON object"
+        ) from error
     if not isinstance(value, dict):
         raise UserError(f"{where}: a {type(value).__name__} where an object is needed; write {wanted} in each line")
     if not any(all(key in value for key in group) for group in keys):

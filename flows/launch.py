@@ -61,17 +61,24 @@ def _through_prefect(session: Session, server: Server) -> bool:
     if not server.ready():
         session.note("no Prefect server answers; the run goes on without it")
         return False
+    session.prefect_alive = server.alive
     token = PREPARED.set(session)
     try:
         named = derive.with_options(flow_run_name=session.record["id"])
-        named(preset=session.record["preset"], base=session.record["base"], overrides=session.record["overrides"],
-              machine=session.machine.name, return_state=True)
+        named(
+            preset=session.record["preset"],
+            base=session.record["base"],
+            overrides=session.record["overrides"],
+            machine=session.machine.name,
+            return_state=True,
+        )
     except Exception as error:  # Prefect's own: what a stage raised is in session.failure
         session.note(f"Prefect was lost ({type(error).__name__}: {str(error)[:200]})")
     finally:
         PREPARED.reset(token)
-        _flush()
-    return session.record["status"] != "running"
+        if server.alive():
+            _flush()
+    return bool(session.record["status"] != "running")
 
 
 def _flush() -> None:

@@ -89,9 +89,16 @@ class Lease:
         return True
 
     def _write(self) -> None:
-        write_json_atomic(self.lease_path, {
-            "host": socket.gethostname(), "pid": os.getpid(), "token": self.token,
-            "since": self._since, "heartbeat": time.time()})
+        write_json_atomic(
+            self.lease_path,
+            {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "token": self.token,
+                "since": self._since,
+                "heartbeat": time.time(),
+            },
+        )
 
     def _keep(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):

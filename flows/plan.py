@@ -20,7 +20,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from configs.schema import CorpusStage, EvaluateStage, Machine, Recipe, ReleaseStage, RlStage, Stage, resolved_model, stage_inputs
+from configs.schema import (
+    CorpusStage,
+    EvaluateStage,
+    Machine,
+    Recipe,
+    ReleaseStage,
+    RlStage,
+    Stage,
+    resolved_model,
+    stage_inputs,
+)
 from configs.stage import StageFile, StageInput
 from flows.base import Base, resolve_base
 from flows.inputs import outside_data, with_absolute_paths, without_paths
@@ -31,8 +41,12 @@ DIGEST_FORMAT = 1
 """Raised when the meaning of the ingredients changes, so that no old digest is mistaken for a new one."""
 
 STAGE_MODULES = {
-    "corpus": "corpora.build", "pretrain": "derivatives.pretrain", "sft": "derivatives.sft", "rl": "derivatives.rl",
-    "evaluate": "derivatives.evaluate", "release": "derivatives.release",
+    "corpus": "corpora.build",
+    "pretrain": "derivatives.pretrain",
+    "sft": "derivatives.sft",
+    "rl": "derivatives.rl",
+    "evaluate": "derivatives.evaluate",
+    "release": "derivatives.release",
 }
 
 
@@ -89,20 +103,30 @@ def make_plan(recipe: Recipe, store: Store, modules: Mapping[str, str] | None = 
     return plan
 
 
-def stage_file(plan: Plan, planned: PlannedStage, store: Store, machine: Machine,
-               lineage: dict[str, Any] | None = None) -> StageFile:
+def stage_file(
+    plan: Plan, planned: PlannedStage, store: Store, machine: Machine, lineage: dict[str, Any] | None = None
+) -> StageFile:
     """The resolved stage file of one stage; paths of inputs are where they are, or will be."""
     inputs = {}
     for name, digest in planned.inputs.items():
         if name == "base":
-            path = plan.base.path if plan.base.path is not None else f"({plan.base.name}, downloaded when the run starts)"
+            path = (
+                plan.base.path if plan.base.path is not None else f"({plan.base.name}, downloaded when the run starts)"
+            )
             inputs[name] = StageInput(kind="base", path=str(path), digest=digest)
         else:
             other = plan.stage(name)
             folder = other.artifact.folder if other.artifact is not None else store.folder(other.digest)
             inputs[name] = StageInput(kind=other.stage.kind, path=str(folder), digest=digest)
-    resolved = StageFile(recipe=plan.recipe.name, stage=planned.stage, model=planned.model, seed=plan.recipe.seed,
-                         inputs=inputs, machine=machine, lineage=lineage or {})
+    resolved = StageFile(
+        recipe=plan.recipe.name,
+        stage=planned.stage,
+        model=planned.model,
+        seed=plan.recipe.seed,
+        inputs=inputs,
+        machine=machine,
+        lineage=lineage or {},
+    )
     plain = resolved.model_dump(mode="json")
     return StageFile.model_validate({**plain, "stage": with_absolute_paths(plain["stage"])})
 

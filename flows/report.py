@@ -33,7 +33,7 @@ MAX_TEXT = 1500
 MAX_LINES_READ = 60_000
 SAMPLES_SHOWN = {"correct": 4, "incorrect": 4, "no_verdict": 2}
 MAX_CHARTS = 9
-NOT_METRICS = {"step", "total", "seconds", "time", "eta", "eta_s", "epoch"}
+NOT_METRICS = {"step", "total", "seconds", "eta_s", "tokens", "trained_tokens"}
 FIRST_METRICS = (
     "reward", "solved_fraction", "loss", "length", "entropy", "mismatch", "truncated", "no_verdict", "grad_norm",
 )  # fmt: skip

@@ -32,10 +32,21 @@ def new_record(recipe: Recipe, overrides: list[str], machine: str) -> dict[str, 
     now = datetime.now(UTC)
     slug = re.sub(r"[^a-z0-9]+", "-", recipe.name.lower()).strip("-")[:40] or "run"
     return {
-        "id": f"{now:%Y%m%d-%H%M%S}-{slug}-{secrets.token_hex(2)}", "recipe": recipe.name, "title": recipe.title,
-        "base": recipe.base, "seed": recipe.seed, "status": "running", "created": now.isoformat(timespec="milliseconds"),
-        "seconds": 0.0, "overrides": list(overrides), "machine": machine, "stages": [], "release": None, "metrics": {},
-        "error": None, "report": None,
+        "id": f"{now:%Y%m%d-%H%M%S}-{slug}-{secrets.token_hex(2)}",
+        "recipe": recipe.name,
+        "title": recipe.title,
+        "base": recipe.base,
+        "seed": recipe.seed,
+        "status": "running",
+        "created": now.isoformat(timespec="milliseconds"),
+        "seconds": 0.0,
+        "overrides": list(overrides),
+        "machine": machine,
+        "stages": [],
+        "release": None,
+        "metrics": {},
+        "error": None,
+        "report": None,
         "process": {"host": socket.gethostname(), "pid": os.getpid(), "started": process_start(os.getpid())},
     }
 
@@ -74,7 +85,9 @@ def find_run(store: Store, run_id: str | None) -> dict[str, Any]:
     """
     records = all_runs(store)
     if not records:
-        raise UserError(f"RUN: there are no runs in {store.root}; start one with `derive math`, or name a store with --store")
+        raise UserError(
+            f"RUN: there are no runs in {store.root}; start one with `derive math`, or name a store with --store"
+        )
     if run_id is None:
         return records[-1]
     exact = [record for record in records if record["id"] == run_id]

@@ -65,15 +65,30 @@ def serve_presets(store: Store, port: int) -> int:
 
 def describe(recipe: Recipe) -> str:
     """The Markdown page of a preset's deployment."""
-    lines = [recipe.description.strip() or recipe.title, "", f"Base **{recipe.base}**; status: {recipe.status}.", "",
-             "| stage | kind | reads | settings |", "|---|---|---|---|"]
+    lines = [
+        recipe.description.strip() or recipe.title,
+        "",
+        f"Base **{recipe.base}**; status: {recipe.status}.",
+        "",
+        "| stage | kind | reads | settings |",
+        "|---|---|---|---|",
+    ]
     for stage in recipe.stages:
         plain = stage.model_dump(mode="json", exclude_defaults=True)
-        reads = plain.pop("data", None) or plain.pop("models", None) or [source["name"] for source in plain.pop("sources", [])]
-        short = {name: value for name, value in plain.items()
-                 if name not in ("id", "kind") and isinstance(value, (int, float, str)) and len(str(value)) < 40}
-        lines.append(f"| {stage.id} | {stage.kind} | {', '.join(dict.fromkeys(reads))} | "
-                     f"{', '.join(f'{name} {value}' for name, value in short.items())} |")
+        reads = (
+            plain.pop("data", None)
+            or plain.pop("models", None)
+            or [source["name"] for source in plain.pop("sources", [])]
+        )
+        short = {
+            name: value
+            for name, value in plain.items()
+            if name not in ("id", "kind") and isinstance(value, (int, float, str)) and len(str(value)) < 40
+        }
+        lines.append(
+            f"| {stage.id} | {stage.kind} | {', '.join(dict.fromkeys(reads))} | "
+            f"{', '.join(f'{name} {value}' for name, value in short.items())} |"
+        )
     if recipe.expected:
         lines += ["", "| expected | value | source |", "|---|---|---|"]
         lines += [f"| {figure.metric} | {figure.value:g} | {figure.source} |" for figure in recipe.expected]
@@ -83,16 +98,22 @@ def describe(recipe: Recipe) -> str:
 
 def deployments() -> list[Any]:
     """One Prefect deployment per preset. Prefect's settings must be made before this."""
-    from prefect.deployments.runner import EntrypointType
+    from prefect.types.entrypoint import EntrypointType
 
     from flows.derive import derive
 
     made = []
     for name in preset_names():
         recipe = load_recipe(name)
-        made.append(derive.to_deployment(
-            name=name.replace("/", "-"), parameters={"preset": name}, description=describe(recipe),
-            tags=[name.partition("/")[0], recipe.status], entrypoint_type=EntrypointType.MODULE_PATH))
+        made.append(
+            derive.to_deployment(
+                name=name.replace("/", "-"),
+                parameters={"preset": name},
+                description=describe(recipe),
+                tags=[name.partition("/")[0], recipe.status],
+                entrypoint_type=EntrypointType.MODULE_PATH,
+            )
+        )
     return made
 
 

@@ -58,11 +58,15 @@ class Server:
         known = given or _recorded(self.root)
         if known and healthy(known):
             self.url = known
-        elif may_start and not given:  # a server that was asked for by name and is away is not replaced behind the user's back
+        elif (
+            may_start and not given
+        ):  # a server that was asked for by name and is away is not replaced behind the user's back
             home = self._own_home()
             port = free_port()
             self.url = f"http://127.0.0.1:{port}/api"
             self._supervised = _start_api(home, port, self._lock)
+            # A server of our own that is gone stays gone; the default retries would hold the run up for minutes.
+            os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")
         if self.url is not None:
             os.environ["PREFECT_API_URL"] = self.url  # before prefect is imported: it reads its settings once
 
@@ -75,6 +79,10 @@ class Server:
             self.url = None
             return False
         return True
+
+    def alive(self) -> bool:
+        """False once a server of our own has ended; somebody else's is taken to come back."""
+        return self._supervised is None or self._supervised.wait(0) is None
 
     def close(self) -> None:
         """End the server if it is this run's own."""
@@ -146,7 +154,9 @@ def free_port(wanted: int = 0) -> int:
         try:
             probe.bind(("127.0.0.1", wanted))
         except (OSError, OverflowError) as error:
-            raise UserError(f"--port: {wanted} cannot be used ({error}); give another between 1024 and 65535") from error
+            raise UserError(
+                f"--port: {wanted} cannot be used ({error}); give another between 1024 and 65535"
+            ) from error
         return int(probe.getsockname()[1])
 
 
@@ -160,12 +170,31 @@ def _recorded(home: Path) -> str | None:
 def _start_api(home: Path, port: int, lock: int) -> Supervised:
     spec = find_spec("prefect")
     assert spec is not None and spec.origin is not None, "prefect is a dependency of this project"
-    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(spec.origin).parent.parent), "--factory",
-               "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port),
-               "--log-level", "error", "--lifespan", "on"]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--app-dir",
+        str(Path(spec.origin).parent.parent),
+        "--factory",
+        "prefect.server.api.server:create_app",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+        "--lifespan",
+        "on",
+    ]
     # The last two are how Prefect starts its own ephemeral server: no background services, no user interface.
-    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1",
-                   "PREFECT__SERVER_FINAL": "1"}
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT__SERVER_FINAL": "1",
+    }
     environment.pop("PREFECT_API_URL", None)
     with (home / "server.log").open("ab") as log:
         return Supervised(command, log, home, environment, [lock] if lock >= 0 else [], STOP_GRACE_S)

@@ -96,7 +96,10 @@ def results(record: Mapping[str, Any]) -> dict[str, Any] | None:
             found, described = (_read(Path(entry["folder"]) / name) for name in ("results.json", "stage.json"))
             order = described.get("stage", {}).get("models", [])
             models = found.get("models", {})
-            return {**found, "models": {name: models[name] for name in dict.fromkeys([*order, *models]) if name in models}}
+            return {
+                **found,
+                "models": {name: models[name] for name in dict.fromkeys([*order, *models]) if name in models},
+            }
     return None
 
 

@@ -43,8 +43,13 @@ def single_stage(kind: str, data: Path, base: str, overrides: Sequence[str]) -> 
         stages.insert(0, {"id": "corpus", "kind": "corpus", "output": "tokens", "sources": [{"name": str(data)}]})
     if kind == "rl":
         stage.update(steps=RL_STEPS)
-    raw: dict[str, Any] = {"name": f"{kind}/{data.stem}", "title": f"{kind} of {base} on {data.name}",
-                           "status": "validated only", "base": base, "stages": stages}
+    raw: dict[str, Any] = {
+        "name": f"{kind}/{data.stem}",
+        "title": f"{kind} of {base} on {data.name}",
+        "status": "validated only",
+        "base": base,
+        "stages": stages,
+    }
     for text in overrides:
         path, value = parse_override(text)
         apply_override(raw, path, value)

@@ -21,7 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("configs", "verifiers", "corpora", "derivatives", "flows")
 
 
-@functools.cache
 def closure(module: str) -> dict[str, str]:
     """Module name -> sha256 of its meaning, for `module` and all that it imports from this project, in turn.
 
@@ -37,7 +36,8 @@ def closure(module: str) -> dict[str, str]:
         path = None if name in found else module_path(name)
         if path is None:
             continue
-        found[name], imported = _read(path, name)
+        facts = path.stat()
+        found[name], imported = _read(path, name, facts.st_mtime_ns, facts.st_size)
         parents = [name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1)]
         pending += [each for each in (*parents, *imported) if each.partition(".")[0] in PACKAGES]
     return dict(sorted(found.items()))
@@ -81,7 +81,8 @@ def meaning(text: str) -> str:
 
 
 @functools.cache
-def _read(path: Path, module: str) -> tuple[str, tuple[str, ...]]:
+def _read(path: Path, module: str, _changed_ns: int, _size: int) -> tuple[str, tuple[str, ...]]:
+    """Meaning and imports of one module; the last two arguments only tell the cache that the file changed."""
     text = path.read_text(encoding="utf-8")
     imported = imports_of(ast.parse(text), module, path.name == "__init__.py")
     return hashlib.sha256(meaning(text).encode()).hexdigest(), tuple(sorted(imported))

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from configs.stage import StageFile, write_json_atomic
 from flows import environment
 from flows.plan import Plan, PlannedStage, stage_file
 from flows.runs import elapsed
-from flows.source import ROOT
+from flows.source import ROOT, closure
 from flows.store import CHECKPOINTS, Artifact, Build, Store
 from flows.supervisor import Supervised
 
@@ -68,7 +69,7 @@ class Session:
     modules: Mapping[str, str] | None = None
     retry_delays_s: tuple[float, ...] = RETRY_DELAYS_S
     grace_s: float = GRACE_S
-    without_prefect: bool = False
+    prefect_alive: Callable[[], bool] = lambda: True
     failure: BaseException | None = None
 
     def tell(self, call: Callable[[Listener], None]) -> None:
@@ -94,8 +95,15 @@ def run_stage(session: Session, planned: PlannedStage) -> Artifact:
     """
     began = time.monotonic()
     entry: dict[str, Any] = {
-        "id": planned.stage.id, "kind": planned.stage.kind, "digest": planned.digest, "folder": None, "reused": False,
-        "seconds": 0.0, "metrics": {}, "status": "running"}
+        "id": planned.stage.id,
+        "kind": planned.stage.kind,
+        "digest": planned.digest,
+        "folder": None,
+        "reused": False,
+        "seconds": 0.0,
+        "metrics": {},
+        "status": "running",
+    }
     session.record["stages"].append(entry)
     try:
         artifact = session.store.find(planned.digest)
@@ -103,16 +111,24 @@ def run_stage(session: Session, planned: PlannedStage) -> Artifact:
         if artifact is None:
             artifact = _build(session, planned, entry)
         planned.artifact = artifact
-        entry.update(digest=artifact.digest, folder=str(artifact.folder), status="completed",
-                     metrics=artifact.manifest.get("metrics", {}), built_in_s=artifact.manifest.get("seconds"))
+        entry.update(
+            digest=artifact.digest,
+            folder=str(artifact.folder),
+            status="completed",
+            metrics=artifact.manifest.get("metrics", {}),
+            built_in_s=artifact.manifest.get("seconds"),
+        )
         accepted = [*artifact.manifest.get("adopted", []), *([artifact.adopted] if artifact.adopted else [])]
         if accepted:
             entry["adopted"] = accepted
         return artifact
     except BaseException as error:
         folder = session.store.partial(planned.digest)
-        entry.update(status="failed" if isinstance(error, Exception) else "cancelled", folder=str(folder),
-                     metrics=_read_metrics(folder))
+        entry.update(
+            status="failed" if isinstance(error, Exception) else "cancelled",
+            folder=str(folder),
+            metrics=_read_metrics(folder),
+        )
         raise
     finally:
         entry["seconds"] = elapsed(began)
@@ -134,20 +150,40 @@ def lineage(session: Session) -> dict[str, Any]:
         if planned.artifact is None:
             continue
         manifest = planned.artifact.manifest
-        stages.append({
-            **{key: entry.get(key) for key in ("id", "kind", "digest", "reused", "folder", "adopted")},
-            "config": manifest.get("stage_file", {}).get("stage", {}), "seconds": manifest.get("seconds"),
-            "metrics": manifest.get("metrics", {}), "verifiers": manifest.get("ingredients", {}).get("verifiers", {}),
-            "environment": manifest.get("environment"), "commit": manifest.get("commit")})
+        stages.append(
+            {
+                **{key: entry.get(key) for key in ("id", "kind", "digest", "reused", "folder", "adopted")},
+                "config": manifest.get("stage_file", {}).get("stage", {}),
+                "seconds": manifest.get("seconds"),
+                "metrics": manifest.get("metrics", {}),
+                "verifiers": manifest.get("ingredients", {}).get("verifiers", {}),
+                "environment": manifest.get("environment"),
+                "commit": manifest.get("commit"),
+            }
+        )
     base = {"name": session.plan.base.name, "digest": session.plan.base_digest, **session.plan.base.identity}
-    return {"run": session.record["id"], "recipe": session.plan.recipe.name, "seed": session.plan.recipe.seed,
-            "overrides": session.record["overrides"], "command": session.record.get("command"), "base": base, "stages": stages,
-            "environment": environment.versions(), "machine": environment.host(), "commit": environment.commit()}
+    return {
+        "run": session.record["id"],
+        "recipe": session.plan.recipe.name,
+        "seed": session.plan.recipe.seed,
+        "overrides": session.record["overrides"],
+        "command": session.record.get("command"),
+        "base": base,
+        "stages": stages,
+        "environment": environment.versions(),
+        "machine": environment.host(),
+        "commit": environment.commit(),
+    }
 
 
 def _build(session: Session, planned: PlannedStage, entry: dict[str, Any]) -> Artifact:
-    begun = {"digest": planned.digest, "without_source": planned.without_source, "id": planned.stage.id,
-             "kind": planned.stage.kind, "source": planned.ingredients["source"]}
+    begun = {
+        "digest": planned.digest,
+        "without_source": planned.without_source,
+        "id": planned.stage.id,
+        "kind": planned.stage.kind,
+        "source": planned.ingredients["source"],
+    }
 
     def waiting(holder: str) -> None:
         session.note(f"{planned.stage.id}: waiting for {holder}, which builds the same stage")
@@ -158,13 +194,32 @@ def _build(session: Session, planned: PlannedStage, entry: dict[str, Any]) -> Ar
         if build.existing is not None:
             entry["reused"] = True
             return build.existing
-        described = stage_file(session.plan, planned, session.store, session.machine,
-                               lineage(session) if planned.stage.kind == "release" else None)
+        _check_source(planned)
+        described = stage_file(
+            session.plan,
+            planned,
+            session.store,
+            session.machine,
+            lineage(session) if planned.stage.kind == "release" else None,
+        )
         path = build.folder / "stage.json"
         write_json_atomic(path, described.model_dump(mode="json"))
         session.tell(lambda listener: listener.stage_started(planned, build.folder))
         _attempts(session, planned, build, path)
         return build.publish(_manifest(session, planned, described, build.folder))
+
+
+def _check_source(planned: PlannedStage) -> None:
+    """The command reads the code as it is now; a product must not get the name of other code."""
+    planned_source, source = planned.ingredients["source"], closure(planned.module)
+    changed = sorted(
+        module for module in {*planned_source, *source} if planned_source.get(module) != source.get(module)
+    )
+    if changed:
+        raise UserError(
+            f"{planned.stage.id}: {', '.join(changed[:3])} changed since the run was planned; run the same command "
+            "again to build with the new code"
+        )
 
 
 def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path) -> None:
@@ -179,8 +234,10 @@ def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path)
                 build.discard()
             raise UserError(message)
         if code == EXIT_RETRY and delay_s is not None:
-            session.note(f"{planned.stage.id}: {_last_words(build.folder / LOG, 'retry: ')}; attempt {attempt + 1} "
-                         f"in {delay_s:g} s")
+            session.note(
+                f"{planned.stage.id}: {_last_words(build.folder / LOG, 'retry: ')}; attempt {attempt + 1} "
+                f"in {delay_s:g} s"
+            )
             time.sleep(delay_s)
             continue
         raise StageFailed(_failure(planned, build.folder / LOG, code))
@@ -192,20 +249,32 @@ def _run_command(session: Session, planned: PlannedStage, build: Build, path: Pa
     with (build.folder / LOG).open("ab") as log:
         log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {planned.stage.id}\n".encode())
         log.flush()
-        running = Supervised(stage_command(planned, session.machine, path, build.folder), log, build.folder,
-                             _stage_environment(session.machine), [build.lease.file_descriptor], session.grace_s)
+        running = Supervised(
+            stage_command(planned, session.machine, path, build.folder),
+            log,
+            build.folder,
+            _stage_environment(session.machine),
+            [build.lease.file_descriptor],
+            session.grace_s,
+        )
     with running:
         code = None
         while code is None:
             code = running.wait(POLL_S)
             if build.lease.lost.is_set():
                 running.close()
-                raise StageFailed(f"{planned.stage.id}: another machine took over this stage's folder; run again to follow it")
+                raise StageFailed(
+                    f"{planned.stage.id}: another machine took over this stage's folder; run again to follow it"
+                )
             line = last_progress(build.folder)
             if line is not None and line != last:
                 last = line
-                session.tell(lambda listener, line=line: listener.stage_progress(planned, line))
+                session.tell(partial(_tell_progress, planned, line))
     return code
+
+
+def _tell_progress(planned: PlannedStage, line: Mapping[str, Any], listener: Listener) -> None:
+    listener.stage_progress(planned, line)
 
 
 def last_progress(folder: Path) -> dict[str, Any] | None:
@@ -237,10 +306,19 @@ def _manifest(session: Session, planned: PlannedStage, described: StageFile, fol
     plain = described.model_dump(mode="json")
     plain.pop("lineage")
     return {
-        "format": 1, "id": planned.stage.id, "kind": planned.stage.kind, "without_source": planned.without_source,
-        "ingredients": planned.ingredients, "stage_file": plain, "recipe": session.plan.recipe.name,
-        "run": session.record["id"], "metrics": _read_metrics(folder), "environment": environment.versions(),
-        "commit": environment.commit(), "host": environment.host(), "machine": session.machine.model_dump(mode="json"),
+        "format": 1,
+        "id": planned.stage.id,
+        "kind": planned.stage.kind,
+        "without_source": planned.without_source,
+        "ingredients": planned.ingredients,
+        "stage_file": plain,
+        "recipe": session.plan.recipe.name,
+        "run": session.record["id"],
+        "metrics": _read_metrics(folder),
+        "environment": environment.versions(),
+        "commit": environment.commit(),
+        "host": environment.host(),
+        "machine": session.machine.model_dump(mode="json"),
         "num_threads": session.machine.num_threads or environment.host()["num_cores"],
         # progress.jsonl counts on across resumptions; a stage without it was built in one go
         "seconds": round(max(progress.get("seconds", 0.0) if progress else 0.0, time.time() - began), 3),
@@ -262,7 +340,7 @@ def _last_words(log: Path, marker: str) -> str:
     starts = [index for index, line in enumerate(lines) if line.startswith(marker)]
     if not starts:
         return f"the stage command gave no reason; see {log}"
-    return "\n".join(lines[starts[-1]:]).removeprefix(marker).strip()
+    return "\n".join(lines[starts[-1] :]).removeprefix(marker).strip()
 
 
 def _failure(planned: PlannedStage, log: Path, code: int) -> str:
@@ -270,5 +348,7 @@ def _failure(planned: PlannedStage, log: Path, code: int) -> str:
     how = f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
     remedy = "free memory or lower micro_batch_tokens, then run" if code == 128 + 9 else "mend the cause and run"
     ending = "\n".join(f"    {line}" for line in text)
-    return (f"{planned.stage.id}: the {planned.stage.kind} command {how}; {remedy} the same command again: it resumes. "
-            f"End of {log}:\n{ending}")
+    return (
+        f"{planned.stage.id}: the {planned.stage.kind} command {how}; {remedy} the same command again: it resumes. "
+        f"End of {log}:\n{ending}"
+    )

@@ -118,7 +118,9 @@ class Store:
 
     def artifacts(self) -> Iterator[Artifact]:
         """All whole published artifacts, oldest first."""
-        folders = [path.parent for path in self.root.glob(f"[0-9a-f][0-9a-f]/*/{MANIFEST}") if "." not in path.parent.name]
+        folders = [
+            path.parent for path in self.root.glob(f"[0-9a-f][0-9a-f]/*/{MANIFEST}") if "." not in path.parent.name
+        ]
         for folder in sorted(folders, key=lambda each: (each / MANIFEST).stat().st_mtime):
             artifact = self._load(folder.name)
             if artifact is not None:
@@ -136,7 +138,9 @@ class Store:
         write_json_atomic(self._adoption_path(digest), {**record, "digest": digest, "stands_for": stands_for})
 
     @contextmanager
-    def build(self, digest: str, begun: dict[str, Any], on_wait: Callable[[str], None] | None = None) -> Iterator[Build]:
+    def build(
+        self, digest: str, begun: dict[str, Any], on_wait: Callable[[str], None] | None = None
+    ) -> Iterator[Build]:
         """Hold the one right to build `digest`, with its partial folder ready.
 
         When somebody else published it while we waited, `Build.existing` is set and there is nothing to do.
@@ -213,10 +217,14 @@ class Build:
             torn.unlink()
         files = {}
         for path in _files(self.folder):
-            files[path.relative_to(self.folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            files[path.relative_to(self.folder).as_posix()] = {
+                "bytes": path.stat().st_size,
+                "sha256": file_sha256(path),
+            }
         with _full_disk_is_the_users(self.store.root):
-            write_json_atomic(self.folder / MANIFEST, {
-                **manifest, "digest": self.digest, "adopted": self.adopted, "files": files})
+            write_json_atomic(
+                self.folder / MANIFEST, {**manifest, "digest": self.digest, "adopted": self.adopted, "files": files}
+            )
             return self._move_into_place()
 
     def discard(self) -> None:
@@ -275,7 +283,11 @@ def _full_disk_is_the_users(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"--store: {root}: the disk is full; free space there and run the same command again") from error
+            raise UserError(
+                f"--store: {root}: the disk is full; free space there and run the same command again"
+            ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UserError(f"--store: {root}: {error.strerror} ({error.filename}); give a folder that you may write") from error
+            raise UserError(
+                f"--store: {root}: {error.strerror} ({error.filename}); give a folder that you may write"
+            ) from error
         raise

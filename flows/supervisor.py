@@ -1,4 +1,6 @@
-"""Runs one command so that nothing of it outlives its parent: `python flows/supervisor.py PIPE_FD GRACE_S -- COMMAND...`.
+"""Runs one command so that nothing of it outlives its parent.
+
+    python flows/supervisor.py PIPE_FD GRACE_S -- COMMAND...
 
 A supervisor stands between a flow and a stage command. It leads its own session, is the subreaper of
 everything below it (a daemon that forks twice ends up as its child), and holds the read end of a pipe
@@ -42,8 +44,15 @@ _PR_SET_CHILD_SUBREAPER = 36
 class Supervised:
     """A command that runs under a supervisor, seen from the flow. Close it, always."""
 
-    def __init__(self, command: Sequence[str], log: IO[bytes], folder: Path, environment: Mapping[str, str],
-                 keep_open: Sequence[int] = (), grace_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: IO[bytes],
+        folder: Path,
+        environment: Mapping[str, str],
+        keep_open: Sequence[int] = (),
+        grace_s: float = 10.0,
+    ) -> None:
         """Start it.
 
         Args:
@@ -59,9 +68,15 @@ class Supervised:
         self.grace_s = grace_s
         try:
             self.process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                pass_fds=[read_end, *keep_open], cwd=Path(__file__).resolve().parent.parent,
-                env={**environment, FOLDER_VARIABLE: str(folder)})
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[read_end, *keep_open],
+                cwd=Path(__file__).resolve().parent.parent,
+                env={**environment, FOLDER_VARIABLE: str(folder)},
+            )
         except BaseException:
             os.close(self._pipe)
             self._pipe = -1

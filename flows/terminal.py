@@ -26,7 +26,14 @@ NUM_METRICS = 3
 TOLD_FIRST = ("loss", "reward", "pass@1", "solved_fraction", "length", "entropy", "tokens_per_second")
 BAR_WIDTH = 24
 MARKS = {"waiting": "·", "running": "▶", "completed": "✔", "reused": "↺", "failed": "✖", "cancelled": "■"}
-STYLES = {"waiting": "dim", "running": "bold", "completed": "green", "reused": "cyan", "failed": "red", "cancelled": "yellow"}
+STYLES = {
+    "waiting": "dim",
+    "running": "bold",
+    "completed": "green",
+    "reused": "cyan",
+    "failed": "red",
+    "cancelled": "yellow",
+}
 
 
 class PlainLines:
@@ -65,8 +72,15 @@ class LiveView:
 
     def __init__(self, console: Console, plan: Plan) -> None:
         self._rows: dict[str, dict[str, Any]] = {
-            planned.stage.id: {"kind": planned.stage.kind, "state": "waiting", "line": {}, "seconds": None, "began": 0.0}
-            for planned in plan.stages}
+            planned.stage.id: {
+                "kind": planned.stage.kind,
+                "state": "waiting",
+                "line": {},
+                "seconds": None,
+                "began": 0.0,
+            }
+            for planned in plan.stages
+        }
         self._console = console
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=False)
 
@@ -105,10 +119,17 @@ class LiveView:
                 bar = ProgressBar(total=None, width=BAR_WIDTH, pulse=True)
             seconds = row["seconds"] if row["seconds"] is not None else time.monotonic() - row["began"]
             table.add_row(
-                Text(MARKS[state], style=STYLES[state]), Text(stage_id, style=STYLES[state]), Text(row["kind"], style="dim"),
-                bar, Text(f"{duration(seconds)}{_eta(line)}" if state == "running" else
-                          ("" if state == "waiting" else f"{state} {duration(seconds)}")),
-                Text(metrics_text(line) if state in ("running", "completed") else "", style="dim"))
+                Text(MARKS[state], style=STYLES[state]),
+                Text(stage_id, style=STYLES[state]),
+                Text(row["kind"], style="dim"),
+                bar,
+                Text(
+                    f"{duration(seconds)}{_eta(line)}"
+                    if state == "running"
+                    else ("" if state == "waiting" else f"{state} {duration(seconds)}")
+                ),
+                Text(metrics_text(line) if state in ("running", "completed") else "", style="dim"),
+            )
         return Group(table)
 
 
@@ -124,8 +145,11 @@ def show(console: Console, plan: Plan) -> tuple[Listener, Any]:
 
 def metrics_text(line: Mapping[str, Any]) -> str:
     """The most telling few metrics of a progress line, without the stage's name before the slash."""
-    shown = [(name.rpartition("/")[2], value) for name, value in line.items()
-             if name not in ("step", "total", "seconds") and isinstance(value, (int, float)) and not isinstance(value, bool)]
+    shown = [
+        (name.rpartition("/")[2], value)
+        for name, value in line.items()
+        if name not in ("step", "total", "seconds") and isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
     shown.sort(key=lambda pair: TOLD_FIRST.index(pair[0]) if pair[0] in TOLD_FIRST else len(TOLD_FIRST))
     return "  ".join(f"{name} {number(value)}" for name, value in shown[:NUM_METRICS])
 

@@ -97,8 +97,8 @@ def no_verdict(reason: str) -> Verdict:
 class Verifier(Protocol):
     """What every verifier offers. A class with these members, constructed without arguments, is one.
 
-    A verifier may also have `warm_up() -> None`, which does its slow imports. A pool calls it before it judges a
-    completion for the second time, so that a cold import is never held against a completion.
+    A verifier may also have `warm_up() -> None`, which does its slow imports. A pool calls it in each new worker before
+    its clock starts, so that a cold import is never held against a completion.
     """
 
     name: str

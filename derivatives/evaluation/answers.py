@@ -11,7 +11,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from configs.schema import Sampling
-from derivatives.evaluation.formats import FEW_SHOT, NEXT_QUESTION, Examples, encode_plain, encode_question, examples_for, own_answer
+from derivatives.evaluation.formats import (
+    FEW_SHOT,
+    NEXT_QUESTION,
+    Examples,
+    encode_plain,
+    encode_question,
+    examples_for,
+    own_answer,
+)
 from derivatives.rollout.engine import Completion, RolloutEngine
 from verifiers.api import Outcome, Task, Verdict
 from verifiers.pool import VerifierPool

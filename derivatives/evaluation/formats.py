@@ -80,7 +80,9 @@ def examples_for(task: Task, examples: Examples, count: int) -> list[Example]:
     return others[:count]
 
 
-def encode_plain(tokenizer: PreTrainedTokenizerBase, task: Task, examples: Sequence[Example], max_tokens: int) -> list[int]:
+def encode_plain(
+    tokenizer: PreTrainedTokenizerBase, task: Task, examples: Sequence[Example], max_tokens: int
+) -> list[int]:
     """The plain prompt, with as many of the examples as fit into `max_tokens`."""
     chosen = list(examples)
     while True:

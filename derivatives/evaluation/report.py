@@ -112,21 +112,24 @@ def print_table(results: Mapping[str, Any]) -> None:
 
     models = results["models"]
     k = next((one["pass@k"]["k"] for one in models.values() if one["pass@k"]), None)
-    headings = ["model", "pass@1", "gain over the first", *([f"pass@{k}"] if k else []), "bits per byte", "tokens", "format"]
+    sampled = [f"pass@{k}"] if k else []
+    headings = ["model", "pass@1", "gain over the first", *sampled, "bits per byte", "tokens", "format"]
     overall = Table(*headings, title=f"judged by {results['judge']}, {results['confidence']:.0%} intervals")
     for name, one in models.items():
         gained = results["gains"].get(name)
-        overall.add_row(
-            name, _percent(one["pass@1"]), _percent(gained["pass@1"], sign=True) if gained else "",
-            *([_percent(one["pass@k"])] if k else []),
-            " ".join(f"{value:.3f}" for value in one["bits_per_byte"].values()), f"{one['mean_tokens']:.0f}", one["format"],
-        )  # fmt: skip
+        gain_shown = _percent(gained["pass@1"], sign=True) if gained else ""
+        sampled_shown = [_percent(one["pass@k"])] if k else []
+        bits = " ".join(f"{value:.3f}" for value in one["bits_per_byte"].values())
+        tokens = f"{one['mean_tokens']:.0f}"
+        overall.add_row(name, _percent(one["pass@1"]), gain_shown, *sampled_shown, bits, tokens, one["format"])
     by_task = Table("task set", "problems", "best constant", *models, title="pass@1 by task set")
     constants = results["floor"]["best_constant"]
     for task, best in constants.items():
         row = [one["by_task"][task] for one in models.values()]
         by_task.add_row(task, f"{row[0]['total']}", f"{best['value']:.1%} ({best['answer']})", *map(_percent, row))
-    by_task.add_row("all", "", f"{results['floor']['value']:.1%}", *(_percent(one["pass@1"]) for one in models.values()))
+    by_task.add_row(
+        "all", "", f"{results['floor']['value']:.1%}", *(_percent(one["pass@1"]) for one in models.values())
+    )
     console = Console()
     if not console.is_terminal:
         console = Console(width=NUM_COLUMNS)

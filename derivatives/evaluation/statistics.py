@@ -35,7 +35,10 @@ def wilson(num_correct: int, total: int, confidence: float) -> tuple[float, floa
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
     # The ends are exactly 0 and 1 at the extremes; arithmetic leaves a trace there.
-    return (0.0 if num_correct == 0 else max(0.0, middle - half), 1.0 if num_correct == total else min(1.0, middle + half))
+    return (
+        0.0 if num_correct == 0 else max(0.0, middle - half),
+        1.0 if num_correct == total else min(1.0, middle + half),
+    )
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:

@@ -1,7 +1,7 @@
 """Bits per byte on held-out text: what a model still knows of what it was not trained on.
 
-A text is cut into windows, each predicted from its first token on after an end-of-text token, so that every token counts
-once. Bytes are those of the text in UTF-8, so models with different tokenizers compare.
+A text is cut into windows, each predicted from its first token on after an end-of-text token, so that every token
+counts once. Bytes are those of the text in UTF-8, so models with different tokenizers compare.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from configs.schema import CorpusSource
 from corpora.sources import texts
 from derivatives.losses.cross_entropy import chunked_cross_entropy
 from derivatives.training.batch import Row, pack
-from derivatives.training.chat import END_OF_TEXT
+from derivatives.training.chat import END_OF_TEXT, encode_text
 from derivatives.training.forward import hidden_states
 from derivatives.training.model import head_weight, num_real_tokens
 
@@ -39,7 +39,9 @@ def read_texts(sources: Sequence[CorpusSource]) -> dict[str, list[str]]:
             if num_bytes >= MAX_BYTES:
                 break
         if not chosen:
-            raise UserError(f"heldout_text: {source.name} (split {source.split}) has no text; name another source or split")
+            raise UserError(
+                f"heldout_text: {source.name} (split {source.split}) has no text; name another source or split"
+            )
         name = source.name if source.name not in found else f"{source.name}#{len(found) + 1}"
         found[name] = chosen
     return found
@@ -48,7 +50,7 @@ def read_texts(sources: Sequence[CorpusSource]) -> dict[str, list[str]]:
 @torch.inference_mode()
 def bits_per_byte(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str]) -> float:
     """Bits that the model needs for each byte of the documents."""
-    start = int(tokenizer.convert_tokens_to_ids(END_OF_TEXT))
+    (start,) = encode_text(tokenizer, END_OF_TEXT)
     window = min(WINDOW_TOKENS, model.config.max_position_embeddings) - 1
     rows: list[Row] = []
     for document in documents:

@@ -1,9 +1,9 @@
 """Group-relative advantages: how much better a completion is than the other completions of its prompt.
 
 Source: GRPO, DeepSeekMath (arXiv:2402.03300), section 4.1.2. Without scaling by the standard deviation it is the
-estimator of Dr. GRPO (arXiv:2503.20783). Departures: a completion without a reward (no verdict) takes no part, so the mean
-and the standard deviation (of the population) are over the others of its group; a group whose rewards are all equal
-gets 0 exactly, instead of a quotient of rounding errors.
+estimator of Dr. GRPO (arXiv:2503.20783). Departures: a completion without a reward (no verdict) takes no part, so the
+mean and the standard deviation (of the population) are over the others of its group; a group whose rewards are all
+equal gets 0 exactly, instead of a quotient of rounding errors.
 
 Shape letters: P prompts, G completions per prompt.
 """

@@ -1,7 +1,7 @@
 """DAPO: the mean over all tokens of the step, so that long completions weigh by their length.
 
-Source: DAPO (arXiv:2503.14476), with the token-level loss of section 3.3 and the wider upper clip of section
-3.1. Departures: groups without spread are not drawn again within the step (their tokens count in the divisor; the curriculum
+Source: DAPO (arXiv:2503.14476), with the token-level loss of section 3.3 and the wider upper clip of section 3.1.
+Departures: groups without spread are not drawn again within the step (their tokens count in the divisor; the curriculum
 draws such prompts less often); overlong completions are masked or scored 0, not shaped. As in the paper there is no KL
 term.
 

@@ -1,10 +1,10 @@
 """GRPO: the mean over completions of the mean over each completion's tokens.
 
-Source: DeepSeekMath (arXiv:2402.03300), equation 3; the k3 estimator of the KL divergence is its equation 4. Departures:
-the upper clip may be wider than the lower one (DAPO's), and a completion without a reward counts nowhere.
+Source: DeepSeekMath (arXiv:2402.03300), equation 3; the k3 estimator of the KL divergence is its equation 4.
+Departures: the upper clip may be wider than the lower one (DAPO's), and a completion without a reward counts nowhere.
 
-A step's loss is a sum over packed micro-batches, divided once: each token weighs `token_weight(length)`, and the divisor
-is `divisor(lengths)` over all completions with a reward, those with advantage 0 included.
+A step's loss is a sum over packed micro-batches, divided once: each token weighs `token_weight(length)`, and the
+divisor is `divisor(lengths)` over all completions with a reward, those with advantage 0 included.
 
 Shape letters: T tokens in the packed row.
 """

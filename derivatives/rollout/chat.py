@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.schema import Sampling
 from derivatives.rollout.engine import RolloutEngine
@@ -13,7 +12,7 @@ from derivatives.training.chat import encode_chat
 
 
 def reply(
-    model: nn.Module,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Mapping[str, str]],
     sampling: Sampling,

@@ -12,18 +12,17 @@ decides what is drawn. Logits of two batch shapes may differ by rounding. Works 
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.errors import UserError
 from configs.schema import Sampling
-from derivatives.rollout.forward import Weights, check_architecture, prefill, read_weights, rotary_table
+from derivatives.rollout.forward import Weights, as_qwen2, prefill, read_weights, rotary_table
 from derivatives.rollout.noise import stream_of
 from derivatives.rollout.slots import Slots, StepRule, advance, advance_by_graph
 from derivatives.training.model import num_real_tokens, stop_ids
@@ -64,16 +63,17 @@ OnCompletion = Callable[[int, int, Completion], None]
 class RolloutEngine:
     """Generates from a live `Qwen2ForCausalLM`; keeps no copy of its weights, only references during a call."""
 
-    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, num_slots: int | None = None) -> None:
-        check_architecture(model.config)
-        self.model, self.tokenizer = model, tokenizer
-        self.device = model.model.embed_tokens.weight.device
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, num_slots: int | None = None
+    ) -> None:
+        self.model, self.tokenizer = as_qwen2(model), tokenizer
+        self.device: torch.device = self.model.model.embed_tokens.weight.device
         self.num_real_tokens = num_real_tokens(tokenizer)
         self.stop_ids = frozenset(stop_ids(tokenizer))
         self.num_slots = num_slots or _NUM_SLOTS[self.device.type]
         self._slots: Slots | None = None
         self._rotary = torch.empty(0)
-        stops_V = torch.zeros(model.model.embed_tokens.weight.shape[0], dtype=torch.bool)
+        stops_V = torch.zeros(self.model.model.embed_tokens.weight.shape[0], dtype=torch.bool)
         stops_V[list(self.stop_ids)] = True
         self.stops_V = stops_V.to(self.device)
 
@@ -114,20 +114,23 @@ class RolloutEngine:
 
     def _check(self, prompts: Sequence[list[int]], sampling: Sampling) -> None:
         if not all(prompts):
-            raise UserError(f"prompts: number {[bool(p) for p in prompts].index(False)} is empty; give at least one token")
+            raise UserError(
+                f"prompts: number {[bool(p) for p in prompts].index(False)} is empty; give at least one token"
+            )
         longest = max(map(len, prompts)) + sampling.max_new_tokens
         limit = self.model.config.max_position_embeddings
         if longest > limit:
             raise UserError(
-                f"sampling.max_new_tokens: {sampling.max_new_tokens} after the longest prompt makes {longest} positions; "
-                f"the model has {limit}: lower it or drop long prompts"
+                f"sampling.max_new_tokens: {sampling.max_new_tokens} after the longest prompt makes {longest} "
+                f"positions; the model has {limit}: lower it or drop long prompts"
             )
 
     def slots_for(self, weights: Weights, num_columns: int, num_completions: int, max_new_tokens: int) -> Slots:
         """Slots to use, kept from one generation to the next while they fit."""
         block = _COLUMN_BLOCK[self.device.type]
         num_columns = -(-num_columns // block) * block
-        column_bytes = 2 * len(weights.layers) * weights.num_kv_heads * weights.head_dim * weights.embedding.element_size()
+        size = weights.embedding.element_size()
+        column_bytes = 2 * len(weights.layers) * weights.num_kv_heads * weights.head_dim * size
         if self.device.type == "cuda":
             budget = int(torch.cuda.get_device_properties(self.device).total_memory * _CACHE_SHARE)
         else:
@@ -189,7 +192,14 @@ class _Run:
             visible = max(self.positions[row] for row in range(self.num_rows) if self.held[row] is not None) + num_steps
             num_columns = min(-(-visible // block) * block, self.slots.cache.shape[4])
             for _ in range(num_steps):
-                step(self.slots, self.weights, self.engine.rotary, self.engine.stops_V, rule, (self.num_rows, num_columns))
+                step(
+                    self.slots,
+                    self.weights,
+                    self.engine.rotary,
+                    self.engine.stops_V,
+                    rule,
+                    (self.num_rows, num_columns),
+                )
             for row in range(self.num_rows):
                 self.positions[row] += num_steps
             self._collect()
@@ -271,5 +281,5 @@ class _Run:
 
     def _completion(self, ids: list[int], log_probs: list[float]) -> Completion:
         stopped = ids[-1] in self.engine.stop_ids
-        text = self.engine.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=False)
-        return Completion(ids, log_probs, sys.intern("stop") if stopped else "length", text)
+        text = str(self.engine.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=False))
+        return Completion(ids, log_probs, "stop" if stopped else "length", text)

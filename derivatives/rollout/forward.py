@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel, Qwen2ForCausalLM
 
 from configs.errors import UserError
 
@@ -59,18 +60,19 @@ class Weights:
         return self.embedding.device
 
 
-def check_architecture(config: object) -> None:
-    """Raises UserError for a model that this forward does not compute."""
-    kind = getattr(config, "model_type", None)
-    if kind != "qwen2":
-        raise UserError(f"model_type: {kind!r} has no rollout engine; allowed: qwen2")
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        raise UserError("layer_types: sliding_attention is not computed by the rollout engine; set use_sliding_window to false")
-    if getattr(config, "hidden_act", None) != "silu":
-        raise UserError(f"hidden_act: {getattr(config, 'hidden_act', None)!r} is not computed; allowed: silu")
+def as_qwen2(model: PreTrainedModel) -> Qwen2ForCausalLM:
+    """The model itself, if this forward computes it. Raises UserError if not."""
+    if not isinstance(model, Qwen2ForCausalLM):
+        raise UserError(f"model: {type(model).__name__} has no rollout engine; allowed: Qwen2ForCausalLM")
+    config = model.config
+    if "sliding_attention" in (config.layer_types or ()):
+        raise UserError("model: its config asks for sliding_attention, which is not computed; turn it off there")
+    if config.hidden_act != "silu":
+        raise UserError(f"model: hidden_act {config.hidden_act!r} is not computed; allowed: silu")
+    return model
 
 
-def read_weights(model: nn.Module) -> Weights:
+def read_weights(model: Qwen2ForCausalLM) -> Weights:
     """References to the model's tensors as they are now."""
     config, decoder = model.config, model.model
     layers = tuple(
@@ -93,13 +95,13 @@ def read_weights(model: nn.Module) -> Weights:
         final_norm=decoder.norm.weight,
         head=model.lm_head.weight,
         num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
+        num_kv_heads=config.num_key_value_heads or config.num_attention_heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         norm_eps=config.rms_norm_eps,
     )
 
 
-def rotary_table(model: nn.Module, num_positions: int) -> Tensor:
+def rotary_table(model: Qwen2ForCausalLM, num_positions: int) -> Tensor:
     """Cosines and sines of the model's own rotary embedding (any scaling it has), `[L, 2, 1, D]` in its dtype."""
     weight = model.model.embed_tokens.weight
     positions = torch.arange(num_positions, device=weight.device)[None]

@@ -1,4 +1,4 @@
-"""Groups of completions with their verdicts: rolled out and judged at once, and kept so that a resumed run sees the same.
+"""Groups of completions with their verdicts: rolled out, judged at once, and kept for a run that resumes.
 
 The journal holds each step's groups, written before the step's update: a run that is killed after that replays them
 instead of drawing and judging again, so its rewards cannot differ, whatever a verifier's clock does.
@@ -87,7 +87,10 @@ class Journal:
 
     def write(self, step: int, problems: Sequence[int], groups: Sequence[Group]) -> None:
         """Keep a step's groups; on the disk when this returns."""
-        rows = [[{"completion": asdict(one.completion), "verdict": asdict(one.verdict)} for one in group] for group in groups]
+        rows = [
+            [{"completion": asdict(one.completion), "verdict": asdict(one.verdict)} for one in group]
+            for group in groups
+        ]
         content = {"fingerprint": self.fingerprint, "problems": list(problems), "groups": rows}
         write_text_atomic(self.path(step), json.dumps(content) + "\n")
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from configs.schema import RlStage
 from configs.stage import StageFile
@@ -51,9 +52,10 @@ class PolicyUpdate:
         self.loss = LOSSES[stage.loss]
         self.clip = Clip(stage.clip_low, stage.clip_high)
         self.num_real_tokens = num_real_tokens(trainer.tokenizer)
-        self.reference: nn.Module | None = None
+        self.reference: PreTrainedModel | None = None
         if stage.kl_coefficient > 0:
-            self.reference = load_model(stage_file.model_folder(), stage.precision, trainer.device)[0].requires_grad_(False)
+            self.reference, _ = load_model(stage_file.model_folder(), stage.precision, trainer.device)
+            self.reference.requires_grad_(False)
 
     def step(self, prompts: Sequence[list[int]], groups: Sequence[Group]) -> dict[str, float]:
         """Update on a step's groups; returns what the progress log says of it."""
@@ -63,10 +65,14 @@ class PolicyUpdate:
         parts = self._parts(len(groups))
         packed = [self._pack(prompts, groups, advantages_PG, known_PG, part) for part in parts]
         if len(parts) > 1:
-            packed = [([self._with_old(batch) for batch in batches], divisor, keys) for batches, divisor, keys in packed]
+            packed = [
+                ([self._with_old(batch) for batch in batches], divisor, keys) for batches, divisor, keys in packed
+            ]
         for batches, divisor, keys in packed:
             if batches:
-                losses = self.trainer.update(batches, lambda hidden, batch: self._loss(hidden, batch, totals), divisor, keys)
+                losses = self.trainer.update(
+                    batches, lambda hidden, batch: self._loss(hidden, batch, totals), divisor, keys
+                )
                 totals.losses.append(losses)
         num = max(totals.num_tokens, 1.0)
         return {
@@ -99,7 +105,12 @@ class PolicyUpdate:
         return [range(num_groups * part // num, num_groups * (part + 1) // num) for part in range(num)]
 
     def _pack(
-        self, prompts: Sequence[list[int]], groups: Sequence[Group], advantages_PG: Tensor, known_PG: Tensor, part: range
+        self,
+        prompts: Sequence[list[int]],
+        groups: Sequence[Group],
+        advantages_PG: Tensor,
+        known_PG: Tensor,
+        part: range,
     ) -> tuple[list[PackedBatch], float, list[str]]:
         """Rows that have a gradient, packed; the normaliser over all that count; and the rows' names."""
         rows, lengths = [], []
@@ -134,7 +145,7 @@ class PolicyUpdate:
             log_probs_T, _ = self._log_probs(self.trainer.model, hidden_states(self.trainer.model, placed), placed)
         return replace(placed, extras={**placed.extras, "old_log_probs": log_probs_T})
 
-    def _log_probs(self, model: nn.Module, hidden_TE: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    def _log_probs(self, model: PreTrainedModel, hidden_TE: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         targets_T = torch.where(batch.weights_T > 0, batch.targets_T, -100)
         temperature = self.stage.sampling.temperature
         return chunked_log_probs(hidden_TE, head_weight(model), targets_T, temperature, self.num_real_tokens)

@@ -20,7 +20,9 @@ _BELOW_ONE = 1.0 - 1e-12
 """Keeps the searched value below the total, so that a token of probability 0 is never found."""
 
 
-def next_tokens(logits_BV: Tensor, uniforms_B: Tensor, sampling: Sampling, num_real_tokens: int) -> tuple[Tensor, Tensor]:
+def next_tokens(
+    logits_BV: Tensor, uniforms_B: Tensor, sampling: Sampling, num_real_tokens: int
+) -> tuple[Tensor, Tensor]:
     """Draw one token per row.
 
     Args:

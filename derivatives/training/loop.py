@@ -68,6 +68,10 @@ def fingerprint(stage_file: StageFile) -> str:
     """Digest of what decides a run's result, which a folder must share with the run that goes on in it."""
     stage = stage_file.stage.model_dump(mode="json", exclude={"checkpoint_every"})
     inputs = {name: given.digest or given.path for name, given in stage_file.inputs.items()}
+    for path in (Path(name) for name in stage.get("data", ()) if name.endswith(".jsonl")):
+        if path.is_file():
+            with path.open("rb") as file:
+                inputs[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     text = json.dumps([stage, stage_file.model, stage_file.seed, inputs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -77,12 +81,12 @@ def finished(stage_file: StageFile, out: Path) -> bool:
     path = out / "metrics.json"
     if not path.is_file():
         return False
-    _require_same_run(json.loads(path.read_text(encoding="utf-8")).get("fingerprint"), stage_file, out)
+    _require_same_run(json.loads(path.read_text(encoding="utf-8")).get("fingerprint"), fingerprint(stage_file), out)
     return True
 
 
-def _require_same_run(found: object, stage_file: StageFile, out: Path) -> None:
-    if found != fingerprint(stage_file):
+def _require_same_run(found: object, own: str, out: Path) -> None:
+    if found != own:
         raise UserError(
             f"OUT: {out} holds a run of another stage file (configuration, seed or inputs); give an empty folder"
         )
@@ -103,6 +107,7 @@ class Trainer:
             raise ValueError(f"a {stage.kind} stage trains nothing")
         set_up(stage_file.machine, stage_file.seed)
         self.stage_file, self.stage, self.out = stage_file, stage, out
+        self.fingerprint = fingerprint(stage_file)
         self.device = stage_file.machine.device
         self.model, self.tokenizer = load_model(stage_file.model_folder(), stage.precision, self.device)
         attention.require_no_leak(self.model)
@@ -118,7 +123,7 @@ class Trainer:
         if found is None:
             return
         self.step, saved = found
-        _require_same_run(saved["fingerprint"], self.stage_file, self.out)
+        _require_same_run(saved["fingerprint"], self.fingerprint, self.out)
         if saved["environment"] != self._environment():
             environments = self._environment(), saved["environment"]
             log.warning("resumed with %s after %s: the result may differ in rounding", *environments)
@@ -140,7 +145,7 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Write everything that the rest of the run depends on."""
         saved = {
-            "fingerprint": fingerprint(self.stage_file),
+            "fingerprint": self.fingerprint,
             "environment": self._environment(),
             "optimizer": self.optimizer.state_dict(),
             "state": self.state,
@@ -232,9 +237,8 @@ class Trainer:
         kind = self.stage.kind
         metrics.plot_curves(self.out, [f"{kind}/loss", f"{kind}/grad_norm", f"{kind}/lr"])
         named = {f"{kind}/{name}": value for name, value in more.items()}
-        metrics.write_metrics(
-            self.out, kind, {**named, "environment": self._environment(), "fingerprint": fingerprint(self.stage_file)}
-        )
+        more = {**named, "environment": self._environment(), "fingerprint": self.fingerprint}
+        metrics.write_metrics(self.out, kind, more)
         checkpoint.remove_all(self.out)
 
 

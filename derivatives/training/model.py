@@ -75,6 +75,7 @@ def load_model(
             dtype=DTYPES[precision],
             attn_implementation=attention.REGISTERED_NAME,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, EOFError) as error:
@@ -102,7 +103,7 @@ def check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"model: {folder} has no config.json; give a checkpoint in Hugging Face layout")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"model: {folder}/config.json cannot be read ({first_line(error)})") from error
     architectures = list(getattr(config, "architectures", None) or [])
@@ -154,7 +155,7 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
     folder = Path(folder)
     try:
         if (folder / "tokenizer.json").is_file():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
         else:
@@ -210,6 +211,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     The folder appears whole or not at all; one that is there already is replaced.
     """
     folder = Path(folder)
+    transformers_logging.disable_progress_bar()
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:

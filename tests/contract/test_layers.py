@@ -1,4 +1,4 @@
-"""Each folder imports only from those to its left, and heavy libraries stay where they belong. Read from syntax trees."""
+"""Each folder imports only from those to its left, and heavy libraries stay in their place. Read from syntax trees."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def at_import(tree: ast.Module) -> Iterator[ast.stmt]:
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_a_module_imports_only_from_its_own_folder_and_those_to_its_left(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
-    to_the_right = set(PACKAGES[PACKAGES.index(package) + 1:])
+    to_the_right = set(PACKAGES[PACKAGES.index(package) + 1 :])
     assert top_names(ast.parse(path.read_text()), path) & to_the_right == set()
 
 
@@ -51,7 +51,9 @@ def test_prefect_stays_in_flows(path: Path) -> None:
     assert "prefect" not in top_names(ast.parse(path.read_text()), path)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.relative_to(ROOT).parts[0] in PACKAGES[:3]], ids=module_of)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.relative_to(ROOT).parts[0] in PACKAGES[:3]], ids=module_of
+)
 def test_configs_verifiers_and_corpora_import_no_torch_and_no_transformers_at_import(path: Path) -> None:
     for node in at_import(ast.parse(path.read_text())):
         if isinstance(node, (ast.Import, ast.ImportFrom)):

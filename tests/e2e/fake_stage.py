@@ -26,8 +26,12 @@ def behaviour_of(stage_id: str) -> str:
 def results(models: tuple[str, ...]) -> dict[str, object]:
     figure = {"value": 0.5, "low": 0.4, "high": 0.6, "correct": 5, "no_verdict": 0, "total": 10}
     gain = {"pass@1": {"value": 0.25, "low": 0.125, "high": 0.375}, "pass@k": None}
-    return {"models": {name: {"pass@1": figure, "by_task": {}, "pass@k": None} for name in models},
-            "floor": {"best_constant": {}, "value": 0.125}, "gains": {name: gain for name in models[1:]}, "confidence": 0.95}
+    return {
+        "models": {name: {"pass@1": figure, "by_task": {}, "pass@k": None} for name in models},
+        "floor": {"best_constant": {}, "value": 0.125},
+        "gains": {name: gain for name in models[1:]},
+        "confidence": 0.95,
+    }
 
 
 def count(out: Path) -> None:

@@ -55,8 +55,13 @@ def write_recipe(folder: Path) -> Path:
 def request(folder: Path, *overrides: str) -> Request:
     """A request for the recipe in this folder, with its store beside it."""
     path = folder / "recipe.yaml"
-    return Request(str(path if path.exists() else write_recipe(folder)), overrides=overrides, store=str(folder / "store"),
-                   machine="cpu", modules=MODULES)
+    return Request(
+        str(path if path.exists() else write_recipe(folder)),
+        overrides=overrides,
+        store=str(folder / "store"),
+        machine="cpu",
+        modules=MODULES,
+    )
 
 
 def start_driver(folder: Path, fake_stage: str = "") -> subprocess.Popen[bytes]:
@@ -65,8 +70,9 @@ def start_driver(folder: Path, fake_stage: str = "") -> subprocess.Popen[bytes]:
     recipe = path if path.exists() else write_recipe(folder)
     environment = {**os.environ, "FAKE_STAGE": fake_stage, "FAKE_STAGE_STARTS": str(folder / "starts")}
     with (folder / "driver.log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-c", DRIVER, str(recipe), str(folder / "store")], cwd=ROOT,
-                                env=environment, stderr=log)
+        return subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(recipe), str(folder / "store")], cwd=ROOT, env=environment, stderr=log
+        )
 
 
 def starts(folder: Path) -> list[str]:
@@ -105,8 +111,20 @@ entry()
 
 def derive(folder: Path, *words: str, fake_stage: str = "") -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own, over the fake stage commands."""
-    environment = {**os.environ, "FAKE_STAGE": fake_stage, "FAKE_STAGE_STARTS": str(folder / "starts"),
-                   "DERIVE_STORE": str(folder / "store"), "DERIVE_MACHINE": "cpu"}
+    environment = {
+        **os.environ,
+        "FAKE_STAGE": fake_stage,
+        "FAKE_STAGE_STARTS": str(folder / "starts"),
+        "DERIVE_STORE": str(folder / "store"),
+        "DERIVE_MACHINE": "cpu",
+    }
     environment.pop("PREFECT_API_URL", None)
-    return subprocess.run([sys.executable, "-c", COMMAND, *words], cwd=ROOT, env=environment, capture_output=True, text=True,
-                          timeout=150, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )

@@ -25,14 +25,26 @@ def history(folder: Path, table: str, columns: str) -> list[tuple[str, ...]]:
 
 
 def start(folder: Path, fake_stage: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "FAKE_STAGE": fake_stage, "FAKE_STAGE_STARTS": str(folder / "starts"),
-                   "DERIVE_STORE": str(folder / "store"), "DERIVE_MACHINE": "cpu"}
+    environment = {
+        **os.environ,
+        "FAKE_STAGE": fake_stage,
+        "FAKE_STAGE_STARTS": str(folder / "starts"),
+        "DERIVE_STORE": str(folder / "store"),
+        "DERIVE_MACHINE": "cpu",
+    }
     with (folder / "log").open("wb") as log:
-        return subprocess.Popen([sys.executable, "-c", COMMAND, "run", str(write_recipe(folder))], cwd=ROOT, env=environment,
-                                stdout=log, stderr=log)
+        return subprocess.Popen(
+            [sys.executable, "-c", COMMAND, "run", str(write_recipe(folder))],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
 
 
-def test_a_run_is_a_flow_run_with_a_task_per_stage_and_artifacts_and_a_reused_one_needs_no_server(tmp_path: Path) -> None:
+def test_a_run_is_a_flow_run_with_a_task_per_stage_and_artifacts_and_a_reused_one_needs_no_server(
+    tmp_path: Path,
+) -> None:
     recipe = str(write_recipe(tmp_path))
     done = derive(tmp_path, "run", recipe, "--json")
     assert done.returncode == 0, done.stderr
@@ -56,15 +68,19 @@ def test_a_users_error_in_a_stage_is_one_line_without_traceback_and_exit_code_2(
     assert done.returncode == 2
     assert "error: sft.learning_rate: 3.0 is too high; allowed: below 1; lower it" in done.stderr
     assert "Traceback" not in done.stderr
-    state, = history(tmp_path, "flow_run_state", "message")[-1:]
+    (state,) = history(tmp_path, "flow_run_state", "message")[-1:]
     assert state == ("sft.learning_rate: 3.0 is too high; allowed: below 1; lower it",)
 
 
 def test_a_lost_prefect_server_does_not_end_the_run(tmp_path: Path) -> None:
     flow = start(tmp_path, "problems:count sft:count")
     assert until(lambda: starts(tmp_path) != [], 60)
-    server, = [pid for pid in descendants(flow.pid) if b"uvicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()
-               and b"supervisor.py" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (server,) = [
+        pid
+        for pid in descendants(flow.pid)
+        if b"uvicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        and b"supervisor.py" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
     os.kill(server, signal.SIGKILL)
     assert flow.wait(200) == 0, (tmp_path / "log").read_text()
     assert starts(tmp_path) == ["problems", "sft", "rl", "evaluate", "release"]
@@ -96,9 +112,21 @@ def test_kill_minus_9_of_the_flow_leaves_neither_stage_nor_server(tmp_path: Path
 
 def test_a_named_server_that_does_not_answer_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    environment = {**os.environ, "FAKE_STAGE": "", "FAKE_STAGE_STARTS": str(tmp_path / "starts"),
-                   "DERIVE_STORE": str(tmp_path / "store"), "DERIVE_MACHINE": "cpu"}
-    done = subprocess.run([sys.executable, "-c", COMMAND, "run", str(write_recipe(tmp_path))], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=120, check=False)
+    environment = {
+        **os.environ,
+        "FAKE_STAGE": "",
+        "FAKE_STAGE_STARTS": str(tmp_path / "starts"),
+        "DERIVE_STORE": str(tmp_path / "store"),
+        "DERIVE_MACHINE": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, "run", str(write_recipe(tmp_path))],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0
     assert "no Prefect server answers; the run goes on without it" in done.stderr

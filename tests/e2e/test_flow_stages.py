@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import flows.plan
+import flows.stages
 from configs.errors import UserError
 from flows.adopt import adopt_stage
 from flows.plan import make_plan
@@ -58,7 +59,7 @@ def test_a_run_builds_every_stage_once_in_order(a_finished_run: tuple[Path, dict
     assert record["status"] == "completed" and [entry["reused"] for entry in record["stages"]] == [False] * 5
     assert Path(record["release"], "config.json").is_file()
     assert record["metrics"]["gains"]["rl"]["pass@1"]["value"] == 0.25
-    # inputs: problems none; sft base; rl sft and problems; evaluate base, sft, rl, problems; release rl, base, evaluate, problems
+    # What each reads: nothing; base; sft, problems; base, sft, rl, problems; rl, base, evaluate, problems.
     assert [entry["metrics"]["inputs"] for entry in record["stages"]] == [0, 1, 2, 4, 4]
 
 
@@ -76,7 +77,12 @@ def test_changing_the_rl_verifier_runs_only_rl_and_what_follows(finished: Path) 
 def test_the_digest_ignores_machine_stage_id_and_path_of_data_but_not_its_content(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     assert digests(here) == digests(there)
-    renamed = (there / "recipe.yaml").read_text().replace("id: problems", "id: other").replace("data: [problems]", "data: [other]")
+    renamed = (
+        (there / "recipe.yaml")
+        .read_text()
+        .replace("id: problems", "id: other")
+        .replace("data: [problems]", "data: [other]")
+    )
     (there / "recipe.yaml").write_text(renamed)
     assert digests(there)["other"] == digests(here)["problems"]
     assert digests(there)["rl"] == digests(here)["rl"]
@@ -113,7 +119,9 @@ def test_release_gets_the_lineage_of_all_stages_before_it(a_finished_run: tuple[
     assert given["lineage"]["base"]["files"].keys() == {"config.json", "model.safetensors"}
 
 
-def test_a_rejected_input_is_told_in_one_line_and_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rejected_input_is_told_in_one_line_and_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE_STAGE", "sft:user_error")
     with pytest.raises(UserError, match="^sft.learning_rate: 3.0 is too high; allowed: below 1; lower it$"):
         conduct(prepare(request(tmp_path)))
@@ -121,7 +129,9 @@ def test_a_rejected_input_is_told_in_one_line_and_leaves_no_folder(tmp_path: Pat
     assert not list((tmp_path / "store").rglob("*.partial"))
 
 
-def test_a_crash_tells_the_end_of_the_log_and_the_next_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_tells_the_end_of_the_log_and_the_next_run_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE_STAGE", "rl:crash")
     with pytest.raises(StageFailed, match="(?s)exit code 1.*RuntimeError: the fake crashed"):
         conduct(prepare(request(tmp_path)))
@@ -189,11 +199,14 @@ def test_a_damaged_artifact_is_put_aside_and_built_again(finished: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_code_change_rebuilds_a_stage_unless_its_product_is_adopted(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_code_change_rebuilds_a_stage_unless_its_product_is_adopted(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for kind in MODULES:
         monkeypatch.setitem(flows.plan.STAGE_MODULES, kind, MODULES[kind])
     changed = {**closure("tests.e2e.fake_stage"), "configs.stage": "changed"}
     monkeypatch.setattr(flows.plan, "closure", lambda module: changed)
+    monkeypatch.setattr(flows.stages, "closure", lambda module: changed)
     before = prepare(request(finished)).plan
     assert [planned.artifact for planned in before.stages] == [None] * 5
     said = adopt_stage(Store(finished / "store"), "sft", "only a log line", request(finished))
@@ -207,7 +220,9 @@ def test_a_code_change_rebuilds_a_stage_unless_its_product_is_adopted(finished: 
     assert lineage["stages"][1]["adopted"][0]["changed_modules"] == ["configs.stage"]
 
 
-def test_a_half_built_stage_is_adopted_and_resumed_by_the_new_code(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_half_built_stage_is_adopted_and_resumed_by_the_new_code(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for kind in MODULES:
         monkeypatch.setitem(flows.plan.STAGE_MODULES, kind, MODULES[kind])
     monkeypatch.setenv("FAKE_STAGE", "rl:crash")
@@ -216,11 +231,25 @@ def test_a_half_built_stage_is_adopted_and_resumed_by_the_new_code(finished: Pat
     original = closure("tests.e2e.fake_stage")
     # Only rl's code changes: problems and sft stay as they are.
     monkeypatch.setitem(flows.plan.STAGE_MODULES, "rl", "tests.e2e.flow_fixtures")
-    monkeypatch.setattr(flows.plan, "closure", lambda module: original if module.endswith("fake_stage") else {"new": "code"})
+    monkeypatch.setattr(
+        flows.plan, "closure", lambda module: original if module.endswith("fake_stage") else {"new": "code"}
+    )
     said = adopt_stage(Store(finished / "store"), "rl", "a message", request(finished, "rl.steps=3"))
     assert "is resumed by the next run" in said
     partial = Store(finished / "store").partial(prepare_with_own_modules(finished, "rl.steps=3"))
     assert (partial / "kind.json").exists()
+
+
+def test_code_that_changes_while_a_run_is_on_never_builds_under_the_old_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = prepare(request(tmp_path))
+    monkeypatch.setattr(
+        flows.stages, "closure", lambda module: {**closure(module), "configs.stage": "edited meanwhile"}
+    )
+    with pytest.raises(UserError, match="problems: configs.stage changed since the run was planned"):
+        conduct(session)
+    assert starts(tmp_path) == []
 
 
 def prepare_with_own_modules(folder: Path, *overrides: str) -> str:

@@ -26,7 +26,11 @@ CLOCKS = {"seconds", "rl/tokens_per_s", "rl/rollout_tokens_per_s", "rl/eta_s"}
 
 def write_stage(folder: Path) -> Path:
     lines = [
-        {"id": f"{a}+{b}", "prompt": f"State the final answer to the following arithmetic problem: {a} + {b} =", "answer": str(a + b)}
+        {
+            "id": f"{a}+{b}",
+            "prompt": f"State the final answer to the following arithmetic problem: {a} + {b} =",
+            "answer": str(a + b),
+        }
         for a in range(1, 7)
         for b in range(1, 5)
     ]
@@ -51,7 +55,8 @@ def product(out: Path) -> dict[str, object]:
     """Everything that must not differ: weights, samples, and the log less its clocks."""
     log = [{name: value for name, value in line.items() if name not in CLOCKS} for line in read_progress(out)]
     digests = {
-        name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in ("model/model.safetensors", "rollouts.jsonl")
+        name: hashlib.sha256((out / name).read_bytes()).hexdigest()
+        for name in ("model/model.safetensors", "rollouts.jsonl")
     }
     return {"log": log, **digests}
 

@@ -62,7 +62,8 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(tmp_path: Path) -
     finish(start(stage_json, tmp_path / "killed"))
 
     for name in ("model.safetensors", "tokenizer.json", "config.json", "generation_config.json"):
-        assert (tmp_path / "killed" / "model" / name).read_bytes() == (tmp_path / "straight" / "model" / name).read_bytes()
+        killed, straight = (tmp_path / run / "model" / name for run in ("killed", "straight"))
+        assert killed.read_bytes() == straight.read_bytes(), name
     assert curve(tmp_path / "killed") == curve(tmp_path / "straight")
     assert [step for step, _, _ in curve(tmp_path / "killed")] == list(range(1, NUM_STEPS + 1))
 

@@ -47,7 +47,9 @@ def tokens_of(groups: list[list[Completion]]) -> list[list[list[int]]]:
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 33, 100])
-def test_logits_of_prefill_and_decode_equal_transformers_at_every_position(model: Qwen2ForCausalLM, length: int) -> None:
+def test_logits_of_prefill_and_decode_equal_transformers_at_every_position(
+    model: Qwen2ForCausalLM, length: int
+) -> None:
     torch.manual_seed(length)
     ids = torch.randint(0, 500, (2, length))
     with torch.inference_mode():
@@ -85,7 +87,9 @@ def test_greedy_completions_equal_generate(model: Qwen2ForCausalLM, tokenizer: P
         assert completion.token_ids == expected[0, len(prompt) :].tolist()
 
 
-def test_recorded_log_probabilities_are_the_models_own(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_recorded_log_probabilities_are_the_models_own(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
     sampling = Sampling(temperature=0.7, max_new_tokens=12)
     groups = RolloutEngine(model, tokenizer).generate(PROMPTS, 2, sampling, seed=3)
     for prompt, group in zip(PROMPTS, groups, strict=True):
@@ -121,7 +125,9 @@ def test_a_refilled_slot_remembers_nothing(model: Qwen2ForCausalLM, tokenizer: P
     assert tokens_of(engine.generate(PROMPTS, 4, sampling, seed=5)) == first
 
 
-def test_updates_in_place_and_replaced_tensors_are_both_seen(tokenizer: PreTrainedTokenizerBase, model: Qwen2ForCausalLM) -> None:
+def test_updates_in_place_and_replaced_tensors_are_both_seen(
+    tokenizer: PreTrainedTokenizerBase, model: Qwen2ForCausalLM
+) -> None:
     changed = copy.deepcopy(model)
     engine, sampling = RolloutEngine(changed, tokenizer), Sampling(temperature=0.0, max_new_tokens=10)
     before = tokens_of(engine.generate(PROMPTS, 1, sampling))
@@ -138,7 +144,9 @@ def test_updates_in_place_and_replaced_tensors_are_both_seen(tokenizer: PreTrain
     )
 
 
-def test_a_stop_token_ends_a_completion_and_is_kept(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_stop_token_ends_a_completion_and_is_kept(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
     forced = copy.deepcopy(model)
     end = stop_ids(tokenizer)[0]
     engine, sampling = RolloutEngine(forced, tokenizer), Sampling(max_new_tokens=6)

@@ -54,7 +54,7 @@ def test_chunked_cross_entropy_equals_full_with_its_gradients(num_real: int | No
 
 @pytest.mark.parametrize("num_real", [None, 9])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_chunked_log_probs_and_entropy_equal_full_with_their_gradients(temperature: float, num_real: int | None) -> None:
+def test_chunked_log_probs_and_entropy_equal_full_with_gradients(temperature: float, num_real: int | None) -> None:
     hidden, head, targets, weights = inputs(torch.float32)
     factors = torch.linspace(-1, 2, 13)
 

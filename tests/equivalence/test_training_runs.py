@@ -96,7 +96,7 @@ def test_a_pretraining_that_is_killed_ends_in_the_same_bytes(
 
 
 def test_one_large_batch_and_many_small_ones_are_the_same_step(tmp_path: Path, base: Path, data: Path) -> None:
-    """Weighted by token over the step: were each micro-batch averaged by itself, the losses would differ by percents."""
+    """Weighted by token over the step: were each micro-batch averaged by itself, losses would differ by percents."""
     curves = []
     for micro_batch_tokens in (100_000, 70):
         given = sft_file(base, data, micro_batch_tokens=micro_batch_tokens, learning_rate=1e-3)

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: quick help, one clear line for bad input, nothing written before it is sure."""
+"""The command line as a person meets it: quick help, one clear line for bad input, nothing written too early."""
 
 from __future__ import annotations
 
@@ -31,29 +31,36 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return text.removeprefix("error: ").strip()
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["run", "math/tinny"], "math/tinny.*math/tiny"),
-    (["math", "--set", "rl.stepps=3"], "rl.stepps.*steps"),
-    (["math", "--set", "rl.steps=many"], "rl.steps.*many"),
-    (["math", "--set", "nonsense"], "--set: 'nonsense' is no override"),
-    (["math", "--base", "/no/such/folder"], "base: '/no/such/folder' is no folder"),
-    (["math", "--machine", "abacus"], "machine: 'abacus' is no machine profile"),
-    (["plan", "nowhere.yaml"], "nowhere.yaml"),
-    (["sft", "missing.jsonl"], r"DATA: .*missing.jsonl does not exist"),
-    (["sft", "data.csv"], "DATA: .*does not end in .jsonl"),
-    (["evaluate", "seedling", "--tasks", "gsm9k"], "gsm9k.*gsm8k"),
-    (["evaluate", "seedling", "--tasks", "reasoning_gym/gcd", "--verifier", "maths"], "maths.*math"),
-    (["evaluate", "/no/model", "--tasks", "reasoning_gym/gcd"], "base: '/no/model' is no folder"),
-    (["chat", "/no/model", "-p", "hi"], "base: '/no/model' is no folder"),
-    (["chat", "seedling", "-p", " "], "--prompt: empty"),
-    (["report"], "there are no runs"),
-    (["adopt", "sft", "--preset", "math/tiny", "--why", " "], "--why: empty"),
-    (["adopt", "sfd", "--preset", "math/tiny", "--why", "x"], "STAGE: 'sfd' is no stage of math/tiny"),
-    (["adopt", "sft", "--preset", "math/tiny", "--why", "x"], "sft: nothing in .* differs from it in the code alone"),
-    (["show", "math/tiny", "--fields", "soft"], "soft"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "math/tinny"], "math/tinny.*math/tiny"),
+        (["math", "--set", "rl.stepps=3"], "rl.stepps.*steps"),
+        (["math", "--set", "rl.steps=many"], "rl.steps.*many"),
+        (["math", "--set", "nonsense"], "--set: 'nonsense' is no override"),
+        (["math", "--base", "/no/such/folder"], "base: '/no/such/folder' is no folder"),
+        (["math", "--machine", "abacus"], "machine: 'abacus' is no machine profile"),
+        (["plan", "nowhere.yaml"], "nowhere.yaml"),
+        (["sft", "missing.jsonl"], r"DATA: .*missing.jsonl does not exist"),
+        (["sft", "data.csv"], "DATA: .*does not end in .jsonl"),
+        (["evaluate", "seedling", "--tasks", "gsm9k"], "gsm9k.*gsm8k"),
+        (["evaluate", "seedling", "--tasks", "reasoning_gym/gcd", "--verifier", "maths"], "maths.*math"),
+        (["evaluate", "/no/model", "--tasks", "reasoning_gym/gcd"], "base: '/no/model' is no folder"),
+        (["chat", "/no/model", "-p", "hi"], "base: '/no/model' is no folder"),
+        (["chat", "seedling", "-p", " "], "--prompt: empty"),
+        (["report"], "there are no runs"),
+        (["adopt", "sft", "--preset", "math/tiny", "--why", " "], "--why: empty"),
+        (["adopt", "sfd", "--preset", "math/tiny", "--why", "x"], "STAGE: 'sfd' is no stage of math/tiny"),
+        (
+            ["adopt", "sft", "--preset", "math/tiny", "--why", "x"],
+            "sft: nothing in .* differs from it in the code alone",
+        ),
+        (["show", "math/tiny", "--fields", "soft"], "soft"),
+    ],
+)
 def test_bad_input_is_one_line_with_exit_code_2_and_an_untouched_store(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     assert re.search(message, error_of(capsys, *words))
     assert not (tmp_path / "store").exists()
 
@@ -73,8 +80,13 @@ def test_an_existing_out_folder_is_not_overwritten(tmp_path: Path, capsys: pytes
 
 
 def test_help_is_quick_and_teaches_by_examples() -> None:
-    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "flows.cli", "--help"], cwd=ROOT, capture_output=True,
-                          text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "flows.cli", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "derive math --set rl.steps=80" in done.stdout
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert loaded & {"prefect", "pydantic", "torch", "rich", "yaml"} == set()
@@ -92,14 +104,24 @@ def test_every_command_has_help_of_its_own(capsys: pytest.CaptureFixture[str]) -
 def test_plan_lists_the_stages_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "math/tiny", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)["stages"]
-    assert [stage["id"] for stage in planned] == ["corpus", "pretrain", "examples", "sft", "problems", "rl", "evaluate", "release"]
+    assert [stage["id"] for stage in planned] == [
+        "corpus",
+        "pretrain",
+        "examples",
+        "sft",
+        "problems",
+        "rl",
+        "evaluate",
+        "release",
+    ]
     assert planned[3]["command"][1:3] == ["-m", "derivatives.sft"]
     assert {stage["state"] for stage in planned} == {"built"}
     assert not (tmp_path / "store").exists()
 
 
 def test_plan_writes_stage_files_that_can_be_run_by_hand_one_after_another(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from configs.stage import load_stage_file
 
     assert main(["plan", "math/tiny", "--out", str(tmp_path / "stages")]) == 0
@@ -133,16 +155,37 @@ def test_presets_and_runs_speak_json(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_command_refuses_to_start_when_another_verifiers_package_is_in_front(tmp_path: Path) -> None:
     (tmp_path / "verifiers").mkdir()
     (tmp_path / "verifiers" / "__init__.py").write_text("")
-    done = subprocess.run([sys.executable, "-m", "flows.cli", "presets"], cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "presets"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        check=False,
+    )
     assert done.returncode == 2 and done.stderr.startswith("error: package verifiers: found in ")
 
 
 def test_figures_are_written_for_people() -> None:
-    assert [number(value) for value in (0.12345, 12.5, 1234.5, 1000, float("nan"))] == ["0.123", "12.5", "1,234", "1,000", "nan"]
+    assert [number(value) for value in (0.12345, 12.5, 1234.5, 1000, float("nan"))] == [
+        "0.123",
+        "12.5",
+        "1,234",
+        "1,000",
+        "nan",
+    ]
     assert [duration(seconds) for seconds in (4.24, 185, 7800)] == ["4.2 s", "3 min 05 s", "2 h 10 min"]
     assert interval({"value": 0.275, "low": 0.256, "high": 0.295}) == "27.5% [25.6, 29.5]"
     assert interval({"value": 0.05, "low": -0.01, "high": 0.11}, sign=True) == "+5.0 points [-1.0, +11.0]"
     assert interval(None) == "-"
-    line = {"step": 3, "total": 9, "seconds": 2.0, "rl/a": 1.0, "rl/length": 21, "note": "x", "rl/reward": 0.5, "rl/b": 2.0}
+    line = {
+        "step": 3,
+        "total": 9,
+        "seconds": 2.0,
+        "rl/a": 1.0,
+        "rl/length": 21,
+        "note": "x",
+        "rl/reward": 0.5,
+        "rl/b": 2.0,
+    }
     assert metrics_text(line) == "reward 0.5  length 21  a 1"

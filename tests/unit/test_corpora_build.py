@@ -225,14 +225,15 @@ def test_a_budget_below_the_first_document_is_named(tmp_path: Path, capsys: pyte
     assert "stage.num_tokens: 3 leaves every source less than its first document" in said
 
 
-def test_a_failed_run_leaves_no_older_product_that_looks_finished(
+def test_a_failed_run_leaves_no_older_product_that_could_pass_for_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:
     mine = jsonl(tmp_path, "mine.jsonl", [{"text": "fine"}])
     build(tmp_path, {"output": "tokens", "sources": [{"name": mine}]})
     jsonl(tmp_path, "mine.jsonl", [{"txt": "wrong"}])
     assert run_command("corpus", run, "", [str(tmp_path / "stage.json"), str(tmp_path / "out")]) == 2
-    assert not (tmp_path / "out" / "metrics.json").exists() and "text: is missing" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "metrics.json").exists() and not (tmp_path / "out" / "data").exists()
+    assert "text: is missing" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:

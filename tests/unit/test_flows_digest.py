@@ -18,7 +18,10 @@ from flows.store import Store
 
 def test_comments_docstrings_layout_and_field_descriptions_do_not_count() -> None:
     before = 'def f(x):\n    """Old."""\n    return x+1  # why\nrate = Field(0.1, description="old", gt=0)\n'
-    after = 'def f( x ):\n    """New and longer."""\n    # another reason\n    return (x + 1)\nrate = Field(0.1, description="new", gt=0)\n'
+    after = (
+        'def f( x ):\n    """New and longer."""\n    # another reason\n    return (x + 1)\n'
+        'rate = Field(0.1, description="new", gt=0)\n'
+    )
     assert meaning(before) == meaning(after)
     assert meaning(before) != meaning(before.replace("x+1", "x+2"))
     assert meaning(before) != meaning(before.replace("gt=0", "gt=1"))
@@ -43,12 +46,21 @@ def test_an_unknown_stage_module_is_named() -> None:
         closure("derivatives.dpo")
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "problems.jsonl is empty; give a JSONL file with 'prompt' and 'answer' in each line"),
-    ('{"prompt": "1", "answer": "2"}\n{"prompt": "1", "ans', r"problems.jsonl:2: not JSON .*each line must be one whole JSON object"),
-    ('{"prompt": "1"}\n', r"problems.jsonl:1: the line has \['prompt'\]; allowed: 'prompt' and 'answer'; add what is missing"),
-    ("[1]\n", "problems.jsonl:1: a list where an object is needed"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "problems.jsonl is empty; give a JSONL file with 'prompt' and 'answer' in each line"),
+        (
+            '{"prompt": "1", "answer": "2"}\n{"prompt": "1", "ans',
+            r"problems.jsonl:2: not JSON .*each line must be one whole JSON object",
+        ),
+        (
+            '{"prompt": "1"}\n',
+            r"problems.jsonl:1: the line has \['prompt'\]; allowed: 'prompt' and 'answer'; add what is missing",
+        ),
+        ("[1]\n", "problems.jsonl:1: a list where an object is needed"),
+    ],
+)
 def test_a_broken_data_file_is_told_with_file_line_and_remedy(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text(text)
@@ -77,16 +89,23 @@ def test_a_base_is_known_by_what_transformers_reads(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     direct = resolve_base(str(model), None, store, download=False)
     assert direct.identity["files"].keys() == {"config.json", "model.safetensors"}
-    assert resolve_base(str(tmp_path), None, store, download=False).path == model  # a training stage's folder holds model/
+    assert (
+        resolve_base(str(tmp_path), None, store, download=False).path == model
+    )  # a training stage's folder holds model/
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("./nowhere", "is no folder; allowed: seedling, a checkpoint folder, or a hub id"),
-    ("", "is no folder|no config.json"),
-    ("EMPTY", "has no config.json; give the folder of a Hugging Face checkpoint"),
-    ("WEIGHTLESS", "holds no weights"),
-])
-def test_a_base_that_is_no_checkpoint_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./nowhere", "is no folder; allowed: seedling, a checkpoint folder, or a hub id"),
+        ("", "is no folder|no config.json"),
+        ("EMPTY", "has no config.json; give the folder of a Hugging Face checkpoint"),
+        ("WEIGHTLESS", "holds no weights"),
+    ],
+)
+def test_a_base_that_is_no_checkpoint_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "WEIGHTLESS").mkdir()

@@ -16,7 +16,9 @@ from derivatives.losses.clipping import Clip, clipped_loss
 CLIP = Clip(0.2, 0.28)
 
 
-def advantages(rewards: list[list[float]], known: list[list[bool]] | None = None, scale: bool = True) -> list[list[float]]:
+def advantages(
+    rewards: list[list[float]], known: list[list[bool]] | None = None, scale: bool = True
+) -> list[list[float]]:
     rewards_PG = torch.tensor(rewards)
     known_PG = torch.ones_like(rewards_PG, dtype=torch.bool) if known is None else torch.tensor(known)
     return group_advantages(rewards_PG, known_PG, scale).tolist()
@@ -74,7 +76,9 @@ def test_on_policy_the_loss_is_minus_the_advantage_and_its_gradient_reinforce() 
         (0.5, 1.0, -0.5, -0.5),  # below, and it loses: not clipped
     ],
 )
-def test_the_ratio_is_clipped_only_where_it_would_gain(ratio: float, advantage: float, loss: float, gradient: float) -> None:
+def test_the_ratio_is_clipped_only_where_it_would_gain(
+    ratio: float, advantage: float, loss: float, gradient: float
+) -> None:
     log_probs_T = torch.tensor([math.log(ratio)], requires_grad=True)
     losses_T = clipped_loss(log_probs_T, torch.zeros(1), torch.tensor([advantage]), CLIP)
     losses_T.sum().backward()

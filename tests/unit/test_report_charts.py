@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 import re
 
+from flows import charts, report
 from flows.charts import Bar, Scale, forest_plot, line_chart, running_mean, stage_graph, thin, ticks
 
 
@@ -48,3 +50,7 @@ def test_a_forest_plot_puts_intervals_in_proportion() -> None:
 def test_the_stage_graph_draws_an_arc_for_every_known_input() -> None:
     svg = stage_graph([("sft", "reused"), ("rl", "completed")], [("base", "sft"), ("sft", "rl")])
     assert svg.count('class="edge"') == 1 and "rl reads sft" in svg
+
+
+def test_the_examples_in_docstrings_hold() -> None:
+    assert [doctest.testmod(module).failed for module in (charts, report)] == [0, 0]

@@ -90,7 +90,9 @@ def plain_log_probs(model: Qwen2ForCausalLM, prompt: list[int], ids: list[int], 
 @pytest.mark.parametrize("loss", ["grpo", "dapo"])
 @pytest.mark.parametrize("micro_batch_tokens", [6, 100])
 def test_the_gradient_is_that_of_the_formula_on_single_completions(loss: str, micro_batch_tokens: int) -> None:
-    stage = rl_stage(loss=loss, micro_batch_tokens=micro_batch_tokens, sampling=Sampling(temperature=0.8, max_new_tokens=8))
+    stage = rl_stage(
+        loss=loss, micro_batch_tokens=micro_batch_tokens, sampling=Sampling(temperature=0.8, max_new_tokens=8)
+    )
     recorder, plain = Recorder(tiny_model()), tiny_model()
     update = PolicyUpdate(recorder, stage, SimpleNamespace())  # type: ignore[arg-type]
     found = update.step(PROMPTS, GROUPS)
@@ -170,7 +172,9 @@ def test_missing_verdicts_stop_the_stage_and_name_the_worst_reason() -> None:
     faults.check(few)
     faults.note(few)
     one_more = [[judged([1], no_verdict("verifier_fault: KeyError"))] * 11]
-    with pytest.raises(UserError, match="21 of the last 21 .* 11 times verifier 'math' gave 'verifier_fault: KeyError'"):
+    with pytest.raises(
+        UserError, match="21 of the last 21 .* 11 times verifier 'math' gave 'verifier_fault: KeyError'"
+    ):
         faults.check(one_more)
     healthy = [[judged([1], correct())] * 200]
     faults.note(healthy)

@@ -29,6 +29,6 @@ def test_streams_differ_by_seed_key_and_sample() -> None:
 def test_numbers_are_spread_evenly_over_the_unit_interval() -> None:
     drawn = uniforms(torch.full((100_000,), stream_of(0, "x", 0)), torch.arange(100_000))
     counts = torch.histc(drawn, bins=10, min=0, max=1)
-    assert 0 <= float(drawn.min()) and float(drawn.max()) < 1
+    assert float(drawn.min()) >= 0 and float(drawn.max()) < 1
     # 10,000 expected in each; four standard deviations are 4 * sqrt(100,000 * 0.1 * 0.9) = 379.
     assert float((counts - 10_000).abs().max()) < 379

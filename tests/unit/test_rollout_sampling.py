@@ -13,9 +13,11 @@ from derivatives.rollout.sampling import next_tokens
 LOGITS = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
 
 
-def draw(points: list[float], sampling: Sampling, logits: torch.Tensor = LOGITS, num_real: int | None = None) -> tuple[list[int], list[float]]:
-    rows = logits.repeat(len(points), 1)
-    tokens, log_probs = next_tokens(rows, torch.tensor(points, dtype=torch.float64), sampling, num_real or rows.shape[1])
+def draw(
+    points: list[float], sampling: Sampling, logits: torch.Tensor = LOGITS, num_real: int | None = None
+) -> tuple[list[int], list[float]]:
+    rows, where = logits.repeat(len(points), 1), torch.tensor(points, dtype=torch.float64)
+    tokens, log_probs = next_tokens(rows, where, sampling, num_real or rows.shape[1])
     return tokens.tolist(), log_probs.tolist()
 
 
@@ -64,7 +66,8 @@ def test_the_search_in_blocks_finds_what_a_plain_search_finds(size: int) -> None
     logits = torch.randn(1, size) * 3
     points = torch.linspace(0, 0.99999, 501, dtype=torch.float64)
     tokens, _ = next_tokens(logits.repeat(501, 1), points, Sampling(), size)
-    plain = torch.searchsorted(logits.softmax(-1)[0].double().cumsum(0), points * float(logits.softmax(-1).double().sum()), right=True)
+    cumulative = logits.softmax(-1)[0].double().cumsum(0)
+    plain = torch.searchsorted(cumulative, points * cumulative[-1], right=True)
     differing = (tokens != plain).sum()
     assert int(differing) <= 1  # a point may lie within rounding of a border
 

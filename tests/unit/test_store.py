@@ -48,8 +48,9 @@ def test_a_published_folder_has_its_files_with_size_and_digest_and_no_checkpoint
         artifact = build.publish({"kind": "sft"})
     assert sorted(path.name for path in artifact.folder.iterdir()) == ["manifest.json", "metrics.json"]
     # sha256 of the two characters {}
-    assert artifact.manifest["files"] == {"metrics.json": {
-        "bytes": 2, "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}}
+    assert artifact.manifest["files"] == {
+        "metrics.json": {"bytes": 2, "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
+    }
     assert sorted(path.name for path in artifact.folder.parent.iterdir()) == ["ab12", "ab12.lock"]
 
 
@@ -69,7 +70,9 @@ def test_without_publication_the_folder_stays_for_the_next_builder(tmp_path: Pat
         assert (build.folder / "checkpoint").read_text() == "step 7"
 
 
-def test_a_file_that_changed_size_hides_the_artifact_and_a_changed_content_is_found_by_the_full_check(tmp_path: Path) -> None:
+def test_a_file_that_changed_size_hides_the_artifact_and_a_changed_content_is_found_by_the_full_check(
+    tmp_path: Path,
+) -> None:
     store = Store(tmp_path)
     folder = publish(store, "ab12", "product")
     (folder / "data" / "product.txt").write_text("PRODUCT")
@@ -89,11 +92,15 @@ def test_a_damaged_artifact_makes_way_and_is_kept_aside(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*.damaged-*"))) == 1
 
 
-def test_a_publication_that_was_cut_short_is_finished_by_the_next_builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_publication_that_was_cut_short_is_finished_by_the_next_builder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power cut"):
+
         def power_cut(_build: Build) -> None:
             raise OSError("power cut")
+
         patch.setattr(Build, "_move_into_place", power_cut)
         publish(store, "ab12")
     assert store.find("ab12") is None
@@ -123,11 +130,15 @@ def test_a_second_builder_waits_and_finds_the_first_ones_product(tmp_path: Path)
     assert found == [folder] and waited == [f"process {os.getpid()} on {leases.socket.gethostname()}"]
 
 
-def test_the_lock_of_a_killed_builder_falls_at_once_but_not_while_a_process_that_inherited_it_lives(tmp_path: Path) -> None:
-    script = "import subprocess, sys, time; from flows.lease import Lease; from pathlib import Path\n" \
-             "lease = Lease(Path(sys.argv[1])); lease.acquire()\n" \
-             "child = subprocess.Popen(['sleep', '60'], pass_fds=[lease.file_descriptor])\n" \
-             "print(child.pid, flush=True); time.sleep(60)"
+def test_the_lock_of_a_killed_builder_falls_at_once_but_not_while_a_process_that_inherited_it_lives(
+    tmp_path: Path,
+) -> None:
+    script = (
+        "import subprocess, sys, time; from flows.lease import Lease; from pathlib import Path\n"
+        "lease = Lease(Path(sys.argv[1])); lease.acquire()\n"
+        "child = subprocess.Popen(['sleep', '60'], pass_fds=[lease.file_descriptor])\n"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
     builder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "ab12")], stdout=subprocess.PIPE, cwd=ROOT)
     assert builder.stdout is not None
     child = int(builder.stdout.readline())
@@ -157,11 +168,14 @@ def test_another_machines_lease_counts_while_its_heartbeat_is_fresh(tmp_path: Pa
 
 
 def test_a_builder_notices_that_its_lease_was_taken_over_and_does_not_publish(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT_S", 0.05)
     store = Store(tmp_path)
     with store.build("ab12", {}) as build:
-        build.lease.lease_path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "token": "theirs", "heartbeat": time.time()}))
+        build.lease.lease_path.write_text(
+            json.dumps({"host": "elsewhere", "pid": 1, "token": "theirs", "heartbeat": time.time()})
+        )
         assert build.lease.lost.wait(5)
         with pytest.raises(RuntimeError, match="another machine took over"):
             build.publish({})
@@ -184,7 +198,8 @@ def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_root_is_the_option_then_the_variable_then_the_current_directory(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DERIVE_STORE", raising=False)
     assert Store().root == tmp_path / ".derive"

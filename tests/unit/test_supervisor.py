@@ -83,8 +83,10 @@ def test_a_daemon_that_forked_twice_and_ignores_sigterm_dies_with_its_command(tm
 
 
 def test_closing_ends_a_command_that_ignores_sigterm_within_the_grace_period(tmp_path: Path) -> None:
-    script = "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN);" \
-             "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(120)"
+    script = (
+        "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN);"
+        "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(120)"
+    )
     run = start(script, str(tmp_path / "pid"), folder=tmp_path)
     pid = pid_in(tmp_path / "pid")
     began = time.monotonic()
@@ -94,9 +96,11 @@ def test_closing_ends_a_command_that_ignores_sigterm_within_the_grace_period(tmp
 
 
 def test_a_command_has_time_to_save_before_it_is_killed(tmp_path: Path) -> None:
-    script = "import pathlib, signal, sys, time\n" \
-             "def save(*_): time.sleep(0.3); pathlib.Path(sys.argv[2]).write_text('saved'); sys.exit(0)\n" \
-             "signal.signal(15, save); pathlib.Path(sys.argv[1]).write_text('1'); time.sleep(120)"
+    script = (
+        "import pathlib, signal, sys, time\n"
+        "def save(*_): time.sleep(0.3); pathlib.Path(sys.argv[2]).write_text('saved'); sys.exit(0)\n"
+        "signal.signal(15, save); pathlib.Path(sys.argv[1]).write_text('1'); time.sleep(120)"
+    )
     run = start(script, str(tmp_path / "pid"), str(tmp_path / "saved"), folder=tmp_path, grace_s=5)
     pid_in(tmp_path / "pid")
     run.close()
@@ -104,10 +108,12 @@ def test_a_command_has_time_to_save_before_it_is_killed(tmp_path: Path) -> None:
 
 
 def test_kill_minus_9_of_the_parent_leaves_no_process(tmp_path: Path) -> None:
-    parent = "import os, sys, time\nfrom pathlib import Path\nfrom flows.supervisor import Supervised\n" \
-             "run = Supervised([sys.executable, '-c', sys.argv[2], sys.argv[1] + '/pid'], " \
-             "open(sys.argv[1] + '/log', 'ab'), Path(sys.argv[1]), dict(os.environ), grace_s=0.5)\n" \
-             "run.wait(120)"
+    parent = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom flows.supervisor import Supervised\n"
+        "run = Supervised([sys.executable, '-c', sys.argv[2], sys.argv[1] + '/pid'], "
+        "open(sys.argv[1] + '/log', 'ab'), Path(sys.argv[1]), dict(os.environ), grace_s=0.5)\n"
+        "run.wait(120)"
+    )
     script = DAEMON + "\ntime.sleep(120)"
     flow = subprocess.Popen([sys.executable, "-c", parent, str(tmp_path), script], cwd=ROOT)
     pid_in(tmp_path / "pid")

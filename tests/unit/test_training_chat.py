@@ -34,7 +34,8 @@ def test_an_example_begins_with_the_ids_that_a_rollout_is_given(tokenizer: PreTr
 def test_only_what_the_assistant_says_and_its_end_is_trained_on(tokenizer: PreTrainedTokenizerBase) -> None:
     turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "e")]
     ids, trained = encode_messages(tokenizer, [{"role": role, "content": text} for role, text in turns])
-    assert tokenizer.decode([token for token, flag in zip(ids, trained, strict=True) if flag]) == "b<|im_end|>d<|im_end|>"
+    learnt = [token for token, flag in zip(ids, trained, strict=True) if flag]
+    assert tokenizer.decode(learnt) == "b<|im_end|>d<|im_end|>"
     assert tokenizer.decode(ids).endswith("<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\nd<|im_end|>")
 
 

@@ -33,4 +33,5 @@ def test_two_epochs_of_tokens_hold_every_document_twice() -> None:
     stream = TokenStream(np.array([4, 1, 3, 2]), seed=5)
     steps = [stream.documents_between(first, first + 4) for first in range(0, 20, 4)]
     assert sorted(document for step in steps for document in step) == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert stream.documents_between(0, 20) == [d for first in range(20) for d in stream.documents_between(first, first + 1)]
+    one_by_one = [stream.documents_between(first, first + 1) for first in range(20)]
+    assert stream.documents_between(0, 20) == [document for found in one_by_one for document in found]

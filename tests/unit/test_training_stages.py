@@ -73,6 +73,8 @@ def test_a_finished_folder_is_left_alone_and_another_run_in_it_is_refused(tmp_pa
     assert {path: os.stat(path).st_mtime_ns for path in out.rglob("*")} == before
     with pytest.raises(UserError, match="holds a run of another stage file"):
         run_sft(base, out, [GOOD], learning_rate=1e-4)
+    with pytest.raises(UserError, match="holds a run of another stage file"):
+        run_sft(base, out, [GOOD, GOOD])  # the same file name, other examples
 
 
 def test_a_started_folder_of_another_run_is_refused(tmp_path: Path, base: Path) -> None:

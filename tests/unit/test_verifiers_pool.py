@@ -215,6 +215,16 @@ def test_workers_die_with_their_parent(plugin: Path, number: signal.Signals) -> 
     assert wait_until_dead(pids)
 
 
+def test_a_slow_import_is_not_held_against_a_completion(plugin: Path) -> None:
+    (plugin / "misbehaving_verifier.py").write_text(
+        "import time\nfrom verifiers.api import correct\n"
+        "class MisbehavingVerifier:\n    name, version = 'misbehaving', '1'\n"
+        "    def warm_up(self):\n        time.sleep(1.5)\n"
+        "    def judge(self, task, completion):\n        return correct()\n")
+    with VerifierPool(num_workers=1, deadline_s=0.6) as pool:
+        assert pool.judge([(task(), "ok")])[0].outcome is Outcome.CORRECT
+
+
 def test_workers_have_no_torch(plugin: Path) -> None:
     (plugin / "misbehaving_verifier.py").write_text(
         "import sys\nfrom verifiers.api import correct, incorrect\n"

@@ -32,9 +32,9 @@ _MARKER = re.compile(
 )
 _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _GOES_ON = re.compile(r"\s*(?:[-+*/^=,0-9]|or\b|and\b|hundred|thousand|million|billion|%|\\%)")
-_SENTENCE_END = re.compile(r"(?<![0-9])\.(?:\s|$)|(?<=[0-9])\.(?:\s|$)|[!?;](?:\s|$)")
+_SENTENCE_END = re.compile(r"[.!?;](?:\s|$)")
 NUMBER = re.compile(
-    r"[-+\u2212]?[ \t]?[$\u20ac\u00a3]?(?<![0-9A-Za-z_^])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?"
+    r"(?:(?<![0-9A-Za-z)])[-+\u2212])?[$\u20ac\u00a3]?(?<![0-9A-Za-z_^])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?"
     r"(?:[eE][-+]?[0-9]{1,4}(?![0-9A-Za-z]))?(?:\s?/\s?[0-9]+)?(?:\s?\\?%)?"
 )
 """A number in running text, with sign, thousands separators, a simple fraction or a percent sign."""

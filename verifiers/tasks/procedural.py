@@ -58,10 +58,9 @@ def draw(source: TaskSource) -> list[Task]:
     while len(tasks) < source.count:
         entry = walk.entry(index)
         index += 1
-        question = entry["question"]
-        if (source.split != "all" and split_of(question) != source.split) or not _gold_holds(family, entry):
-            pass
-        elif (key := normalise_question(question)) not in seen:
+        key = normalise_question(entry["question"])
+        wanted = source.split in ("all", split_of(entry["question"])) and _gold_holds(family, entry)
+        if wanted and key not in seen:
             seen.add(key)
             tasks.append(_task(source, family, entry))
             last_new = index

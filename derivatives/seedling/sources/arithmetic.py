@@ -173,6 +173,23 @@ def division(rng: Random) -> Item:
     )
 
 
+REMAINDER_FORMS = [
+    "{a} - {b} x {quotient} = {a} - {product} = {rest}",
+    "{a} - {product} = {rest}",
+    "{a} = {b} x {quotient} + {rest}",
+]
+
+
+def remainder_step(form: str, a: int, b: int) -> str:
+    """How a remainder comes about, in one equation.
+
+    >>> remainder_step(REMAINDER_FORMS[0], 93, 15)
+    '93 - 15 x 6 = 93 - 90 = 3'
+    """
+    quotient, rest = divmod(a, b)
+    return form.format(a=a, b=b, quotient=quotient, product=b * quotient, rest=rest)
+
+
 def remainder(rng: Random) -> Item:
     a, b = rng.randint(1, 99) if rng.random() < 0.7 else rng.randint(100, 300), rng.randint(2, 30)
     ask = rng.choice(
@@ -183,7 +200,7 @@ def remainder(rng: Random) -> Item:
             "What is left from {} after taking out {}s?",
         ]
     )
-    steps = (f"{a} = {b} x {a // b} + {a % b}",) if rng.random() < 0.6 else ()
+    steps = (remainder_step(rng.choice(REMAINDER_FORMS), a, b),) if rng.random() < 0.8 else ()
     return Item(ask.format(a, b), steps, str(a % b))
 
 
@@ -204,13 +221,9 @@ def common_divisor(rng: Random) -> Item:
     )
     question, steps = ask.format(a, b), []
     high, low = max(a, b), min(a, b)
-    by_remainder = rng.random() < 0.7
+    form = rng.choice(REMAINDER_FORMS)
     while low:
-        steps.append(
-            f"{high} = {low} x {high // low} + {high % low}"
-            if by_remainder
-            else f"{high} % {low} = {high % low}"
-        )
+        steps.append(remainder_step(form, high, low))
         high, low = low, high % low
     return Item(question, tuple(steps), str(high))
 
@@ -298,15 +311,15 @@ TASKS: list[tuple[float, Callable[[Random], Item]]] = [
     (4, add_or_subtract),
     (3, shown_sum),
     (8, chain),
-    (3, signed),
+    (5, signed),
     (3, running_sum),
     (2, carry_sum),
     (5, product),
     (4, partial_products),
     (3, sum_of_products),
     (1, division),
-    (1.5, remainder),
-    (3, common_divisor),
+    (2.5, remainder),
+    (7, common_divisor),
     (0.5, common_multiple),
     (0.7, divisors),
     (0.5, factors),
