@@ -25,10 +25,6 @@ def evaluate_checkpoint(given: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: for a model, task set or verifier that does not exist.
     """
-    if given.samples < 0 or (given.limit is not None and given.limit < 1):
-        raise UserError(
-            f"--samples {given.samples}, --limit {given.limit}: allowed are at least 0, and at least 1; correct them"
-        )
     sources = [task_source(name, given.limit) for name in given.tasks]
     for source in sources:
         check_source("--tasks", source)
@@ -42,7 +38,8 @@ def evaluate_checkpoint(given: argparse.Namespace) -> dict[str, Any]:
     from verifiers.tasks import load_tasks
 
     tasks = [task for source in sources for task in load_tasks(source)]
-    protocol = Protocol(tasks, num_samples=given.samples, few_shot=given.few_shot)
+    sampling = Sampling(max_new_tokens=given.max_new_tokens)
+    protocol = Protocol(tasks, sampling, num_samples=given.samples, few_shot=given.few_shot)
     examples: Mapping[str, Any] = {}
     if given.few_shot:
         stage = EvaluateStage(id="evaluate", models=("base",), tasks=tuple(sources), few_shot=given.few_shot)
@@ -71,11 +68,6 @@ def task_source(name: str, limit: int | None) -> TaskSource:
 
 def chat_with(given: argparse.Namespace) -> int:
     """One answer, or a conversation until end of file."""
-    if given.temperature < 0 or given.max_new_tokens < 1:
-        raise UserError(
-            f"--temperature {given.temperature}, --max-new-tokens {given.max_new_tokens}: allowed are at least 0, "
-            "and at least 1; correct them"
-        )
     if given.prompt is not None and not given.prompt.strip():
         raise UserError("--prompt: empty; write a question")
     folder = _checkpoint(given.model)

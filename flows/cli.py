@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:  # `derive runs | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit does not complain again
         return 0
 
 
@@ -120,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("data", type=Path, metavar=data, help=f"JSONL file with {keys} in each line")
         made.add_argument("--out", type=Path, metavar="DIR", help="also copy the finished model to this new folder")
     _add_inspection(add, store, change, json_output)
+    _add_asking(add, json_output)
     return top
 
 
@@ -158,6 +159,23 @@ def _add_inspection(
     add("runs", "list the runs, newest last", store, json_output)
     made = add("report", "write a run's report again and print its path", store)
     made.add_argument("run_id", nargs="?", metavar="RUN", help="run id, or its beginning or end (default: the newest)")
+    add("verify", "check every file of the store against its recorded digest", store, json_output)
+    add("doctor", "check this machine and this installation", store, json_output)
+    made = add("serve", "the Prefect UI with a form per preset", store, example="derive serve --port 4200")
+    made.add_argument("--port", type=int, default=4200, help="loopback port (default: %(default)s)")
+    made = add(
+        "adopt",
+        "accept a code change: let a stage made by other code stand for the one that would be built now",
+        change,
+        store,
+        example='derive adopt sft --why "only a log line changed"',
+    )
+    made.add_argument("stage", metavar="STAGE", help="stage id")
+    made.add_argument("--preset", default="", help="preset the stage belongs to (default: the newest run's recipe)")
+    made.add_argument("--why", required=True, metavar="TEXT", help="reason, recorded in the lineage")
+
+
+def _add_asking(add: Callable[..., argparse.ArgumentParser], json_output: argparse.ArgumentParser) -> None:
     made = add(
         "evaluate",
         "judge any Hugging Face checkpoint on held-out tasks",
@@ -174,37 +192,39 @@ def _add_inspection(
     )
     made.add_argument("--verifier", metavar="NAME", help="judge (default: each task set's own)")
     made.add_argument(
-        "--samples", type=int, default=0, metavar="K", help="samples per problem for pass@k (default: none)"
+        "--samples", type=_at_least(0), default=0, metavar="K", help="samples per problem for pass@k (default: none)"
     )
     made.add_argument(
         "--few-shot",
-        type=int,
+        type=_at_least(0),
         default=0,
         metavar="N",
         help="also ask plainly after N solved examples; the better counts",
     )
-    made.add_argument("--limit", type=int, metavar="N", help="problems per task set (procedural sets need it)")
+    made.add_argument(
+        "--max-new-tokens", type=_at_least(1), default=512, help="a longer answer is cut (default: %(default)s)"
+    )
+    made.add_argument("--limit", type=_at_least(1), metavar="N", help="problems per task set (procedural sets need it)")
     made.add_argument("--machine", default="", help="launch profile")
     made = add("chat", "talk to a checkpoint", example='derive chat RELEASE -p "What is 12 + 30?"')
     made.add_argument("model", metavar="FOLDER", help="release or checkpoint folder, or `seedling`")
     made.add_argument("-p", "--prompt", help="ask this one question and print the answer")
-    made.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    made.add_argument("--max-new-tokens", type=int, default=256)
+    made.add_argument("--temperature", type=_at_least(0.0), default=0.0, help="0 is greedy (default)")
+    made.add_argument("--max-new-tokens", type=_at_least(1), default=256)
     made.add_argument("--machine", default="", help="launch profile")
-    made = add("serve", "the Prefect UI with a form per preset", store, example="derive serve --port 4200")
-    made.add_argument("--port", type=int, default=4200, help="loopback port (default: %(default)s)")
-    made = add(
-        "adopt",
-        "accept a code change: let a stage made by other code stand for the one that would be built now",
-        change,
-        store,
-        example='derive adopt sft --why "only a log line changed"',
-    )
-    made.add_argument("stage", metavar="STAGE", help="stage id")
-    made.add_argument("--preset", default="", help="preset the stage belongs to (default: the newest run's recipe)")
-    made.add_argument("--why", required=True, metavar="TEXT", help="reason, recorded in the lineage")
-    add("verify", "check every file of the store against its recorded digest", store, json_output)
-    add("doctor", "check this machine and this installation", json_output)
+
+
+def _at_least(lowest: float) -> Callable[[str], float]:
+    """A number of the lowest one's type that is not below it, as an argument's type."""
+
+    def convert(text: str) -> float:
+        value = type(lowest)(text)
+        if not value >= lowest:
+            raise argparse.ArgumentTypeError(f"{text} is too low; allowed: at least {lowest}")
+        return value
+
+    convert.__name__ = "number"  # argparse names the type in its message for what is no number
+    return convert
 
 
 def _store_options() -> argparse.ArgumentParser:

@@ -197,7 +197,7 @@ def doctor(given: argparse.Namespace) -> int:
     """`derive doctor`."""
     from flows import doctor as checks
 
-    return int(checks.main(json=given.json))
+    return int(checks.main(json=given.json, store=given.store))
 
 
 def evaluate(given: argparse.Namespace) -> int:

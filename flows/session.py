@@ -81,7 +81,7 @@ def conduct(session: Session, step: Step = run_stage) -> dict[str, Any]:
         return record
     except BaseException as error:
         record["status"] = "failed" if isinstance(error, Exception) else "cancelled"
-        record["error"] = str(error) or type(error).__name__
+        record["error"] = (str(error) or type(error).__name__) if isinstance(error, Exception) else "cancelled"
         session.failure = error
         raise
     finally:

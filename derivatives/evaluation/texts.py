@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,7 +43,8 @@ def read_texts(sources: Sequence[CorpusSource]) -> dict[str, list[str]]:
             raise UserError(
                 f"heldout_text: {source.name} (split {source.split}) has no text; name another source or split"
             )
-        name = source.name if source.name not in found else f"{source.name}#{len(found) + 1}"
+        plain = Path(source.name).name if source.name.endswith(".jsonl") else source.name
+        name = plain if plain not in found else f"{plain}#{len(found) + 1}"
         found[name] = chosen
     return found
 

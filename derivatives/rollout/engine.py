@@ -27,7 +27,7 @@ from derivatives.rollout.noise import stream_of
 from derivatives.rollout.slots import Slots, StepRule, advance, advance_by_graph
 from derivatives.training.model import num_real_tokens, stop_ids
 
-_NUM_SLOTS = {"cpu": 128, "cuda": 256}
+_NUM_SLOTS = 256
 _COLUMN_BLOCK = {"cpu": 32, "cuda": 128}
 """Columns by which the visible cache grows; coarse on CUDA, where each size is a graph of its own."""
 _STEPS_PER_CHECK = {"cpu": 1, "cuda": 4}
@@ -70,7 +70,7 @@ class RolloutEngine:
         self.device: torch.device = self.model.model.embed_tokens.weight.device
         self.num_real_tokens = num_real_tokens(tokenizer)
         self.stop_ids = frozenset(stop_ids(tokenizer))
-        self.num_slots = num_slots or _NUM_SLOTS[self.device.type]
+        self.num_slots = num_slots or _NUM_SLOTS
         self._slots: Slots | None = None
         self._rotary = torch.empty(0)
         stops_V = torch.zeros(self.model.model.embed_tokens.weight.shape[0], dtype=torch.bool)
@@ -126,7 +126,7 @@ class RolloutEngine:
             )
 
     def slots_for(self, weights: Weights, num_columns: int, num_completions: int, max_new_tokens: int) -> Slots:
-        """Slots to use, kept from one generation to the next while they fit."""
+        """Slots to use; on CUDA kept from one generation to the next while they fit, with their graphs."""
         block = _COLUMN_BLOCK[self.device.type]
         num_columns = -(-num_columns // block) * block
         size = weights.embedding.element_size()
@@ -136,6 +136,9 @@ class RolloutEngine:
         else:
             budget = _CPU_CACHE_BYTES
         num_slots = max(1, min(self.num_slots, num_completions, budget // (column_bytes * num_columns)))
+        if self.device.type == "cpu":
+            self._rotary = rotary_table(self.model, num_columns)
+            return Slots.create(weights, num_slots, block, max_new_tokens)
         if self._slots is None or not self._slots.fits(num_slots, num_columns, max_new_tokens):
             self._slots = None
             self._slots = Slots.create(weights, num_slots, num_columns, max_new_tokens)
@@ -190,16 +193,10 @@ class _Run:
             if self.num_rows == 0:
                 break
             visible = max(self.positions[row] for row in range(self.num_rows) if self.held[row] is not None) + num_steps
-            num_columns = min(-(-visible // block) * block, self.slots.cache.shape[4])
+            shape = self.num_rows, min(-(-visible // block) * block, len(self.engine.rotary))
+            self.slots.resize(*shape)
             for _ in range(num_steps):
-                step(
-                    self.slots,
-                    self.weights,
-                    self.engine.rotary,
-                    self.engine.stops_V,
-                    rule,
-                    (self.num_rows, num_columns),
-                )
+                step(self.slots, self.weights, self.engine.rotary, self.engine.stops_V, rule, shape)
             for row in range(self.num_rows):
                 self.positions[row] += num_steps
             self._collect()

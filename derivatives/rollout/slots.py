@@ -1,8 +1,9 @@
-"""The state of a running batch: one slot per completion in progress, all of it in tensors of fixed address.
+"""The state of a running batch: one slot per completion in progress.
 
 A slot holds the key-value cache of its row, the token to feed next, and the tokens drawn so far. `advance` moves
 every slot by one token without asking the host anything, so that on CUDA it is captured as a graph once per shape
-and replayed.
+and replayed; the tensors keep their addresses there. On CPU the cache is resized to what is in use instead, since a
+batched product of a part of it would copy that part first.
 
 Shape letters: B slots, L columns of the cache, N tokens of a completion, K key-value heads, D head dimension.
 """
@@ -52,6 +53,15 @@ class Slots:
             out_log_probs_BN=torch.zeros((num_slots, max_new_tokens + 1), dtype=torch.float32, device=device),
         )
 
+    def resize(self, num_rows: int, num_columns: int) -> None:
+        """Give the cache these sizes, keeping what lies inside; on CUDA it stays as it is."""
+        old = self.cache
+        if old.is_cuda or (old.shape[2], old.shape[4]) == (num_rows, num_columns):
+            return
+        rows, columns = min(num_rows, old.shape[2]), min(num_columns, old.shape[4])
+        self.cache = old.new_zeros((*old.shape[:2], num_rows, old.shape[3], num_columns, old.shape[5]))
+        self.cache[:, :, :rows, :, :columns] = old[:, :, :rows, :, :columns]
+
     def fits(self, num_slots: int, num_columns: int, max_new_tokens: int) -> bool:
         """Whether these tensors can be used again for such a generation."""
         return (
@@ -71,6 +81,7 @@ class Slots:
         """
         device = self.tokens_B.device
         rows_R = torch.tensor(rows, device=device)
+        self.resize(self.cache.shape[2], max(self.cache.shape[4], prefix.shape[4]))
         if prefix.shape[4]:
             source_R = torch.tensor(prefix_rows, device=device)
             self.cache[:, :, rows_R, :, : prefix.shape[4]] = prefix[:, :, source_R]

@@ -34,10 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("tokens", "threads"):
         if getattr(options, name) < 1:
             print(
-                f"--{name} is {getattr(options, name)}: it must be 1 or more; give a positive number",
+                f"--{name} is {getattr(options, name)}: it must be 1 or more; give a positive one",
                 file=sys.stderr,
             )
             return 2
+    if options.out.exists() and not options.out.is_dir():
+        print(f"OUT is {options.out}, a file: it must be a folder; name another one", file=sys.stderr)
+        return 2
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch

@@ -50,9 +50,9 @@ class Run:
     num_tokens: int = 0
 
 
-def new_run(seed: int) -> Run:
+def new_run(seed: int, shape: Shape = Shape()) -> Run:  # noqa: B008 - frozen
     torch.manual_seed(seed)
-    model = Seedling(Shape())
+    model = Seedling(shape)
     matrices = [p for name, p in model.named_parameters() if name.startswith("layers.") and p.ndim == 2]
     others = [p for name, p in model.named_parameters() if not (name.startswith("layers.") and p.ndim == 2)]
     muon = Muon(matrices, lr=MATRIX_LR, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")

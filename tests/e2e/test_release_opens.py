@@ -145,6 +145,9 @@ GATES = (Gate(metric="pass@1", min_gain=0.1), Gate(metric="bits_per_byte", min_g
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a release whose gates hold."""
     folder = tmp_path_factory.mktemp("line")
+    torn = folder / "out" / release.PARTIAL / "model.safetensors"
+    torn.parent.mkdir(parents=True)
+    torn.write_text("left by a run that was killed")
     release.run(stage_file(folder, GATES, results()), folder / "out")
     return folder / "out"
 
@@ -287,6 +290,19 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100_000])
     with pytest.raises(UserError, match="does not open as a causal language model"):
         release.run(line, tmp_path / "out")
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from derivatives import export
+
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "model.safetensors").write_bytes(b"0" * 20_000_000)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(export.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    with pytest.raises(UserError, match="the model needs 0.0 GB; free space there"):
+        export_model(tmp_path / "source", tmp_path / "copy")
 
 
 def test_separate_embeddings_stay_separate_and_fp32_becomes_bf16(tmp_path: Path) -> None:

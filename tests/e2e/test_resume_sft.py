@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.stage import read_progress
+from configs.stage import read_progress, run_command
+from derivatives import sft
 from tests.training_fixtures import sft_file, write_checkpoint, write_sums
 
 NUM_STEPS = 60
@@ -68,12 +69,10 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(tmp_path: Path) -
     assert [step for step, _, _ in curve(tmp_path / "killed")] == list(range(1, NUM_STEPS + 1))
 
 
-def test_a_user_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+def test_a_user_error_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = sft_file(tmp_path / "nowhere", tmp_path / "sums.jsonl")
     (tmp_path / "stage.json").write_text(given.model_dump_json())
-    process = start(tmp_path / "stage.json", tmp_path / "out")
-    _, errors = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 2
-    assert errors.decode().splitlines() == [
+    assert run_command("sft", sft.run, "", [str(tmp_path / "stage.json"), str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.splitlines() == [
         f"error: model: {tmp_path / 'nowhere'} is not a folder; give a checkpoint in Hugging Face layout"
     ]

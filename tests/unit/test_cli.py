@@ -73,6 +73,17 @@ def test_broken_data_for_one_stage_is_told_with_its_line(tmp_path: Path, capsys:
     assert "allowed: 'prompt' and 'answer'" in error_of(capsys, "rl", str(path))
 
 
+def test_a_number_out_of_range_is_told_by_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
+        (["--samples", "-1"], "argument --samples: -1 is too low; allowed: at least 0"),
+        (["--limit", "0"], "argument --limit: 0 is too low; allowed: at least 1"),
+        (["--limit", "many"], "argument --limit: invalid number value: 'many'"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["evaluate", "seedling", "--tasks", "gsm8k", *words])
+        assert end.value.code == 2 and message in capsys.readouterr().err
+
+
 def test_an_existing_out_folder_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text('{"prompt": "1 + 1", "completion": "2"}\n')

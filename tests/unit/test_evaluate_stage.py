@@ -166,7 +166,7 @@ def small_stage(tmp_path: Path) -> StageFile:
     (tmp_path / "text.jsonl").write_text(json.dumps({"text": "Some held-out text."}) + "\n")
     stage = EvaluateStage(
         id="evaluate", models=("base", "sft"), tasks=(TaskSource(name=str(tmp_path / "p.jsonl"), split="all"),),
-        sampling=Sampling(max_new_tokens=6), num_samples=2, num_sampled_problems=3, few_shot=0, judge="math",
+        sampling=Sampling(max_new_tokens=6), num_samples=2, num_sampled_problems=3, few_shot=2, judge="math",
         heldout_text=(CorpusSource(name=str(tmp_path / "text.jsonl"), split="all"),),
     )  # fmt: skip
     inputs = {
@@ -189,7 +189,12 @@ def test_a_small_stage_writes_results_of_the_agreed_shape(
     assert results["judge"] == "math" and results["overlap"] is None and results["confidence"] == 0.95
     for one in results["models"].values():
         assert one["pass@1"]["total"] == 5 and one["pass@k"]["problems"] == 3 and one["pass@k"]["k"] == 2
-        assert set(one["bits_per_byte"]) and one["format"] == "chat"
+        assert set(one["bits_per_byte"]) == {"text.jsonl"}
+    # Only the base is also asked plainly; these problems have no worked solutions, so without examples.
+    assert {name: set(one["formats"]) for name, one in results["models"].items()} == {
+        "base": {"chat", "few_shot"},
+        "sft": {"chat"},
+    }
     assert results["floor"]["value"] == pytest.approx(1 / 5)
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert len(samples) == 2 * 5

@@ -77,11 +77,11 @@ def test_a_card_says_what_its_figures_do_not_show() -> None:
         "floor": {"value": 0.16},
     }
     whole = card.Facts(
-        name="x", recipe="math/tiny", released="rl", base={}, licence=licence.combine_licences("mit", {}), results=results,
-        model_order=("base", "rl"), gates=(), exported=Exported(1, 8, 8, True, 0.0, 1),
+        name="x", recipe="math/tiny", released="rl", base={}, licence=licence.combine_licences("mit", {}),
+        results=results, model_order=("base", "rl"), gates=(), exported=Exported(1, 8, 8, True, 0.0, 1),
     )  # fmt: skip
     better, constant = card.unproven(whole)
-    assert "not shown to be better than base**: the gain's interval reaches -4.0." in better
+    assert better == "**It is not shown to be better than base**: the gain's interval reaches -4.0."
     assert "not shown to beat the best constant answer" in constant
     results["gains"]["rl"]["pass@1"]["low"], results["floor"]["value"] = 0.01, 0.05
     assert card.unproven(whole) == []

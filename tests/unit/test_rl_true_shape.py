@@ -26,8 +26,8 @@ def test_two_steps_at_half_a_billion_parameters_fit_in_memory(tmp_path: Path) ->
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=151_936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
-        num_key_value_heads=2, max_position_embeddings=32_768, rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        tie_word_embeddings=True, dtype="bfloat16",
+        num_key_value_heads=2, max_position_embeddings=32_768,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6}, tie_word_embeddings=True, dtype="bfloat16",
     )  # fmt: skip
     model = Qwen2ForCausalLM(config).to(torch.bfloat16)
     # A short vocabulary in a long embedding: nearly all of it is padding that must never be drawn.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from derivatives.seedling import SEEDLING_PATH
+from derivatives.seedling import SEEDLING_PATH, train
 from derivatives.seedling.__main__ import main
 from derivatives.seedling.mixture import SOURCES, TokenStream, source_documents
 from derivatives.seedling.model import Seedling, Shape, hugging_face_model
@@ -26,6 +26,15 @@ TINY = Shape(
     head_dim=16,
     intermediate_size=48,
 )
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small products on several threads wait for one another for ages where cores are busy."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="module")
@@ -106,23 +115,25 @@ def test_learning_rate_warms_up_stays_and_decays_to_nothing():
     assert rate(10_000_000, 10_000_000) == 0
 
 
-class Countdown:
+class CountingStream:
     """A stream whose token at place i is i modulo the vocabulary."""
 
     def read(self, start: int, count: int) -> np.ndarray:
-        return (np.arange(start, start + count) % 2048).astype(np.uint16)
+        return (np.arange(start, start + count) % TINY.vocab_size).astype(np.uint16)
 
 
-def test_resumed_training_equals_uninterrupted_training(tmp_path):
-    stream = Countdown()
-    one = new_run(seed=1)
+def test_resumed_training_equals_uninterrupted_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "TOKENS_PER_STEP", 1024)
+    monkeypatch.setattr(train, "TOKENS_PER_MICRO_BATCH", 512)
+    stream = CountingStream()
+    one = new_run(seed=1, shape=TINY)
     train_step(one, one.model.loss, stream, 100_000)
     save_checkpoint(one, tmp_path / "latest.pt")
     expected = train_step(one, one.model.loss, stream, 100_000)
 
-    other = new_run(seed=2)
+    other = new_run(seed=2, shape=TINY)
     load_checkpoint(other, tmp_path / "latest.pt")
-    assert other.num_tokens == 8192
+    assert other.num_tokens == 1024
     assert train_step(other, other.model.loss, stream, 100_000) == expected
     for ours, theirs in zip(other.model.parameters(), one.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -198,6 +209,12 @@ def test_every_source_writes_non_empty_documents_and_shares_add_up():
 
 def test_a_senseless_number_of_tokens_is_refused_in_one_line(tmp_path, capsys):
     assert main([str(tmp_path), "--tokens", "0"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_output_that_is_a_file_is_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    assert main([str(tmp_path / "taken")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

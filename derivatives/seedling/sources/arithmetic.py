@@ -54,7 +54,8 @@ def add_or_subtract(rng: Random) -> Item:
 
 def signed(rng: Random) -> Item:
     """Two terms with signs and parentheses; a double sign is resolved first."""
-    a, b = (number(rng) * rng.choice((1, -1)) for _ in range(2))
+    limit = rng.choice((9, 20, 99, 99, 999))
+    a, b = (rng.randint(0, limit) * rng.choice((1, -1)) for _ in range(2))
     sign = rng.choice("++---*")
     if sign == "*":
         a, b = max(-12, min(12, a)), max(-12, min(12, b))
@@ -340,9 +341,10 @@ def solved_items(rng: Random) -> str:
 def equation_list(rng: Random) -> str:
     """Bare equations in a row: the densest form of number facts."""
     kind = rng.choice("+-mx*")
+    is_small = rng.random() < 0.3
     lines = []
     for _ in range(rng.randint(6, 24)):
-        a, b = number(rng), number(rng)
+        a, b = (rng.randint(0, 30), rng.randint(0, 20)) if is_small else (number(rng), number(rng))
         if kind in "x*":
             a, b = rng.randint(0, 15), rng.randint(0, 15)
             if rng.random() < 0.3:

@@ -14,9 +14,7 @@ def small(rng: Random) -> int:
     return rng.randint(1, 15) if rng.random() < 0.7 else rng.randint(2, 60)
 
 
-def weighted_total(
-    rng: Random, kinds: list[tuple[int, str, int]], *, lookup: bool, part: str
-) -> tuple[str, ...]:
+def weighted_total(rng: Random, kinds: list[tuple[int, str, int]], *, lookup: bool) -> tuple[str, ...]:
     """Steps of "so many of each, so much per one": products, then a running sum."""
     sign = rng.choice(TIMES_SIGNS)
     steps = [
@@ -59,7 +57,7 @@ def legs(rng: Random) -> Item:
     )
     question = ask.format(animals, name=rng.choice(NAMES), shop=rng.choice(SHOPS))
     total = sum(count * value for count, _, value in kinds)
-    return Item(question, weighted_total(rng, kinds, lookup=rng.random() < 0.6, part="leg"), str(total))
+    return Item(question, weighted_total(rng, kinds, lookup=rng.random() < 0.6), str(total))
 
 
 def legs_of_one(rng: Random) -> Item:
@@ -165,7 +163,7 @@ def shopping(rng: Random) -> Item:
         + listed(rng, [counted(n, thing) for n, thing, _ in kinds])
         + ". What is the cost?"
     )
-    steps = weighted_total(rng, kinds, lookup=rng.random() < 0.5, part="coin")
+    steps = weighted_total(rng, kinds, lookup=rng.random() < 0.5)
     return Item(text, steps, str(sum(n * price for n, _, price in kinds)))
 
 
