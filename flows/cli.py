@@ -7,6 +7,7 @@ Bad input ends with one line and exit code 2 before anything is written; a stage
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -32,6 +33,9 @@ Finished stages are reused, interrupted ones resumed: after a crash, run the sam
 The store is --store, else $DERIVE_STORE, else .derive in the current directory."""
 
 
+UNUSABLE_STORE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.ENOENT)
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, as an exception, so that a run ends its stage and its record like on Ctrl-C."""
 
@@ -47,13 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except BrokenPipeError:  # `derive runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit does not complain again
+        return 0
+    except OSError as error:
+        if error.errno not in UNUSABLE_STORE:
+            raise
+        where = error.filename or "the store"
+        print(
+            f"error: {where}: {error.strerror}; free space there, or give another folder with --store", file=sys.stderr
+        )
+        return EXIT_USER_ERROR
     except Terminated:
         return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # `derive runs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit does not complain again
-        return 0
 
 
 def entry() -> NoReturn:

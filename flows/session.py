@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,18 @@ def results(record: Mapping[str, Any]) -> dict[str, Any] | None:
     for entry in reversed(record["stages"]):
         if entry["kind"] == "evaluate" and entry.get("folder") and entry.get("status", "completed") == "completed":
             found, described = (_read(Path(entry["folder"]) / name) for name in ("results.json", "stage.json"))
-            order = described.get("stage", {}).get("models", [])
-            models = found.get("models", {})
+            order = [*described.get("stage", {}).get("models", []), *found.get("models", {})]
             return {
                 **found,
-                "models": {name: models[name] for name in dict.fromkeys([*order, *models]) if name in models},
+                "models": _ordered(found.get("models"), order),
+                "gains": _ordered(found.get("gains"), order),
             }
     return None
+
+
+def _ordered(table: Any, order: Iterable[str]) -> dict[str, Any]:
+    """The table's rows in this order; files are written with sorted keys."""
+    return {name: table[name] for name in dict.fromkeys(order) if name in table} if isinstance(table, dict) else {}
 
 
 def _read(path: Path) -> dict[str, Any]:

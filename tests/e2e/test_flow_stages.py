@@ -59,6 +59,10 @@ def test_a_run_builds_every_stage_once_in_order(a_finished_run: tuple[Path, dict
     assert record["status"] == "completed" and [entry["reused"] for entry in record["stages"]] == [False] * 5
     assert Path(record["release"], "config.json").is_file()
     assert record["metrics"]["gains"]["rl"]["pass@1"]["value"] == 0.25
+    assert list(record["metrics"]["pass@1"]) == ["base", "sft", "rl"] and list(record["metrics"]["gains"]) == [
+        "sft",
+        "rl",
+    ]
     # What each reads: nothing; base; sft, problems; base, sft, rl, problems; rl, base, evaluate, problems.
     assert [entry["metrics"]["inputs"] for entry in record["stages"]] == [0, 1, 2, 4, 4]
 

@@ -84,6 +84,14 @@ def test_a_number_out_of_range_is_told_by_its_option(capsys: pytest.CaptureFixtu
         assert end.value.code == 2 and message in capsys.readouterr().err
 
 
+def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert "Not a directory; free space there, or give another folder with --store" in error_of(
+        capsys, "run", "math/smoke", "--store", str(tmp_path / "file" / "store"), "--no-prefect"
+    )
+    assert "/proc/store" in error_of(capsys, "run", "math/smoke", "--store", "/proc/store")
+
+
 def test_an_existing_out_folder_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text('{"prompt": "1 + 1", "completion": "2"}\n')
