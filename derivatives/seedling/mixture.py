@@ -47,6 +47,7 @@ def source_documents(tokenizer: Tokenizer, seed: int, shard: int, name: str) -> 
     share, make = SOURCES[name]
     rng, wanted = Random(f"{seed}/{shard}/{name}"), int(share * SHARD_TOKENS)
     end, documents = tokenizer.token_to_id(END_OF_TEXT), []
+    assert end is not None
     while wanted > 0:
         for encoding in tokenizer.encode_batch([make(rng) for _ in range(BATCH_DOCUMENTS)]):
             documents.append([*encoding.ids, end])

@@ -173,7 +173,7 @@ def hugging_face_model(model: Seedling, end_id: int) -> Qwen2ForCausalLM:
         num_hidden_layers=shape.num_layers,
         num_attention_heads=shape.num_heads,
         num_key_value_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
+        head_dim=shape.head_dim,  # type: ignore[call-arg]
         max_position_embeddings=shape.max_position,
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
         rms_norm_eps=shape.norm_eps,
@@ -194,7 +194,7 @@ def hugging_face_model(model: Seedling, end_id: int) -> Qwen2ForCausalLM:
 
 def export(model: Seedling, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write model (in bf16), generation settings and tokenizer in Hugging Face layout."""
-    exported = hugging_face_model(model, tokenizer.eos_token_id).to(torch.bfloat16)
+    exported = hugging_face_model(model, tokenizer.eos_token_id).bfloat16()
     exported.generation_config = GenerationConfig(
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
