@@ -3,8 +3,8 @@
     python -m derivatives.evaluate STAGE.json OUT/
 
 For each model: greedy pass@1, pass@k from samples, bits per byte of held-out text. A model that was not taught to chat
-(the base, a pretrained one) is asked both as a chat and plainly after solved examples, and its better format counts, so
-that a gain is not one in format alone. Gains are paired over problems. Training questions that are also asked here are
+(the base, a pretrained one) is asked some problems both as a chat and plainly after solved examples, then all in its
+better format, so that a gain is not one in format alone. Gains are paired over problems. Training questions that are also asked here are
 counted by hash, and there must be none.
 
 Writes `results.json` (its shape is in docs/architecture.md), `samples.jsonl`, `metrics.json` and a table on stdout. A
@@ -29,7 +29,7 @@ import torch
 from configs.errors import UserError
 from configs.schema import EvaluateStage, Machine, Sampling
 from configs.stage import Progress, StageFile, run_command, write_json_atomic, write_text_atomic
-from derivatives.evaluation.answers import Answer, Asking, ask
+from derivatives.evaluation.answers import Asking, ask
 from derivatives.evaluation.formats import CHAT, FEW_SHOT, Examples, gather_examples
 from derivatives.evaluation.report import ModelAnswers, accuracy, floor, gain, model_figures, print_table
 from derivatives.evaluation.texts import bits_per_byte, read_texts
@@ -44,6 +44,8 @@ from verifiers.tasks.split import question_digest
 HASHES_FILE = "question_hashes.txt"
 UNTAUGHT = ("base", "pretrain")
 """Kinds of models that have not been taught to chat."""
+NUM_FORMAT_TRIALS = 300
+"""Problems on which the formats are compared; the figures are then taken on all problems in the better one."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,17 @@ class Protocol:
     seed: int = 0
 
     def sampled_problems(self) -> list[int]:
-        """Problems that are sampled for pass@k: the first of each set in turn, so that every set has its share."""
-        if self.num_samples == 0:
-            return []
+        """Problems that are sampled for pass@k."""
+        return self.in_turn(self.num_sampled_problems) if self.num_samples else []
+
+    def in_turn(self, count: int | None) -> list[int]:
+        """This many problems, the first of each set in turn, so that every set has its share; None takes all."""
         places: dict[str, int] = {}
         order: list[tuple[int, int]] = []
         for index, task in enumerate(self.tasks):
             places[task.source] = places.get(task.source, -1) + 1
             order.append((places[task.source], index))
-        return sorted(index for _, index in sorted(order)[: self.num_sampled_problems])
+        return sorted(index for _, index in sorted(order)[:count])
 
 
 def run(stage_file: StageFile, out: Path) -> None:
@@ -164,11 +168,15 @@ def answer_all(
     engine = RolloutEngine(model, tokenizer)
     asking = Asking(pool, examples or {}, protocol.few_shot, protocol.system, protocol.seed)
     greedy = Sampling(temperature=0.0, max_new_tokens=protocol.sampling.max_new_tokens)
-    by_form: dict[str, list[Answer]] = {}
-    for form in (CHAT, FEW_SHOT) if examples is not None and protocol.few_shot else (CHAT,):
-        by_form[form] = [group[0] for group in ask(engine, protocol.tasks, form, asking, greedy, 1)]
-    shares = {form: accuracy(answers, protocol.confidence)["value"] for form, answers in by_form.items()}
-    best = max(shares, key=lambda form: shares[form])
+    forms = (CHAT, FEW_SHOT) if examples is not None and protocol.few_shot else (CHAT,)
+    shares: dict[str, float] = {}
+    if len(forms) > 1:
+        trial = [protocol.tasks[index] for index in protocol.in_turn(NUM_FORMAT_TRIALS)]
+        for form in forms:
+            tried = [group[0] for group in ask(engine, trial, form, asking, greedy, 1)]
+            shares[form] = accuracy(tried, protocol.confidence)["value"]
+    best = max(forms, key=lambda form: shares.get(form, 0.0))
+    answers = [group[0] for group in ask(engine, protocol.tasks, best, asking, greedy, 1)]
     problems = [protocol.tasks[index] for index in protocol.sampled_problems()]
     sampled = ask(engine, problems, best, asking, protocol.sampling, protocol.num_samples) if problems else []
     engine.release()
@@ -177,7 +185,7 @@ def answer_all(
     gc.collect()
     if machine.device == "cuda":
         torch.cuda.empty_cache()
-    return ModelAnswers(best, by_form[best], sampled, bits, shares)
+    return ModelAnswers(best, answers, sampled, bits, shares or {best: accuracy(answers, protocol.confidence)["value"]})
 
 
 def compare(answers: Mapping[str, ModelAnswers], protocol: Protocol) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from typing import Any
 
 from configs.stage import read_progress
 from flows.plan import PlannedStage
-from flows.terminal import duration, interval, metrics_text
+from flows.terminal import PlainLines, duration, interval, metrics_text
 
 UPDATE_EVERY_S = 2.0
+LOG_EVERY_S = 30.0
 CLOSE_LIMIT_S = 5.0
 CURVE_WIDTH, CURVE_HEIGHT = 640, 160
 CURVE_METRICS = ("rl/reward", "sft/loss", "pretrain/loss")
@@ -33,41 +34,50 @@ def artifact_key(*parts: str) -> str:
 class Board:
     """A listener that keeps a run's artifacts in Prefect."""
 
-    def __init__(self, run_id: str) -> None:
-        self._run_id = run_id
+    def __init__(self, recipe: str) -> None:
+        self._recipe = recipe
+        self._lines = PlainLines(self.note, LOG_EVERY_S)
         self._latest: dict[str, tuple[float, str]] = {}
+        self._metrics: dict[str, str] = {}
+        self._contexts: dict[str, contextvars.Context] = {}
         self._ids: dict[str, Any] = {}
         self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._changed = threading.Event()
         self._closing = threading.Event()
-        # Artifacts belong to the flow run that is current in this context.
+        # What is published at the end belongs to the flow run that is current here.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._work,), daemon=True, name="prefect-artifacts")
         self._thread.start()
 
     def stage_started(self, planned: PlannedStage, folder: Path) -> None:
         """A progress artifact at 0%."""
+        self._contexts[planned.stage.id] = contextvars.copy_context()
         self._latest[planned.stage.id] = (0.0, "started")
+        self._lines.stage_started(planned, folder)
 
     def stage_progress(self, planned: PlannedStage, line: Mapping[str, Any]) -> None:
         """The artifact moves."""
         share = 100.0 * line.get("step", 0) / max(1, line.get("total") or 1)
+        self._metrics[planned.stage.id] = metrics = metrics_text(line, ", ")
         self._latest[planned.stage.id] = (
             min(100.0, share),
-            f"{line.get('step')}/{line.get('total')}  {metrics_text(line)}",
+            ", ".join(filter(None, (f"{line.get('step')}/{line.get('total')}", metrics))),
         )
+        self._lines.stage_progress(planned, line)
 
     def stage_ended(self, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
         """The artifact says how it ended."""
-        state = "reused" if entry["reused"] else entry["status"]
+        self._contexts.setdefault(planned.stage.id, contextvars.copy_context())
         share = 100.0 if entry["status"] == "completed" else self._latest.get(planned.stage.id, (0.0, ""))[0]
-        self._latest[planned.stage.id] = (share, f"{state} in {duration(entry['seconds'])}")
+        state = "reused" if entry["reused"] else f"{entry['status']} in {duration(entry['seconds'])}"
+        told = ", ".join(filter(None, (state, self._metrics.get(planned.stage.id))))
+        self._latest[planned.stage.id] = (share, told)
+        self._lines.stage_ended(planned, entry)
 
     def note(self, text: str) -> None:
-        """Goes to the run's log in the UI."""
-        from prefect import get_run_logger
-
-        self._calls.put(lambda: get_run_logger().info(text))
+        """Goes to the log of the task, or else of the flow, that is current where this is called."""
+        context = contextvars.copy_context()
+        self._calls.put(lambda: context.run(_log, text))
 
     def conclude(self, record: Mapping[str, Any], results: Mapping[str, Any] | None) -> None:
         """Table and summary, once the run is over."""
@@ -92,16 +102,17 @@ class Board:
             self._quietly(call)
 
     def _update(self) -> None:
-        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+        from prefect.artifacts import update_progress_artifact
 
         for stage_id, (share, text) in list(self._latest.items()):
             known = self._ids.get(stage_id)
             if known is None:
-                key = artifact_key(self._run_id, stage_id)
-                made = create_progress_artifact(progress=share, key=key, description=f"{stage_id}: {text}")
+                # In the task's context, so that the task's page and its bar in the timeline show it too.
+                key = artifact_key(self._recipe, stage_id)
+                made = self._contexts[stage_id].run(_create_progress, share, key, text)
                 self._ids[stage_id] = (made, share, text)
             elif known[1:] != (share, text):
-                update_progress_artifact(artifact_id=known[0], progress=share, description=f"{stage_id}: {text}")
+                update_progress_artifact(artifact_id=known[0], progress=share, description=text)
                 self._ids[stage_id] = (known[0], share, text)
 
     @staticmethod
@@ -110,6 +121,18 @@ class Board:
             call()
         except Exception:
             return  # the server is away; the store has everything
+
+
+def _log(text: str) -> None:
+    from prefect import get_run_logger
+
+    get_run_logger().info(text)
+
+
+def _create_progress(share: float, key: str, text: str) -> Any:
+    from prefect.artifacts import create_progress_artifact
+
+    return create_progress_artifact(progress=share, key=key, description=text)
 
 
 def summary_markdown(record: Mapping[str, Any], results: Mapping[str, Any] | None) -> str:
@@ -195,6 +218,6 @@ def _publish_summary(record: Mapping[str, Any], results: Mapping[str, Any] | Non
         )
     create_markdown_artifact(
         markdown=summary_markdown(record, results),
-        key=artifact_key("run", record["id"]),
+        key=artifact_key("summary", record["id"]),
         description=f"{record['recipe']}: {record['status']}",
     )

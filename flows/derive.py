@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Annotated, Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
@@ -27,16 +27,22 @@ from flows.store import Artifact
 PREPARED: ContextVar[Session | None] = ContextVar("prepared", default=None)
 """A session that the calling process has prepared already (`derive math`); a served run prepares its own."""
 
-Preset = Annotated[str, Field(json_schema_extra={"enum": preset_names()})]
-MachineName = Annotated[str, Field(json_schema_extra={"enum": ["", *machine_names()]})]
+AUTO = "auto"
+"""The form's word for no machine profile; an empty choice looks like a broken list."""
+
+# Prefect takes a field's title from nowhere else than here.
+Preset = Annotated[str, Field(json_schema_extra={"title": "Preset", "enum": preset_names()})]
+Base = Annotated[str, Field(json_schema_extra={"title": "Base"})]
+Overrides = Annotated[list[str], Field(json_schema_extra={"title": "Overrides"})]
+MachineName = Annotated[str, Field(json_schema_extra={"title": "Machine", "enum": [AUTO, *machine_names()]})]
 
 
 @flow(name="derive", description="From a base checkpoint to a released derivative.")
 def derive(
     preset: Preset = "math/tiny",
-    base: str = "",
-    overrides: list[str] = [],  # noqa: B006 - Prefect copies it
-    machine: MachineName = "",
+    base: Base = "",
+    overrides: Overrides = [],  # noqa: B006 - Prefect copies it
+    machine: MachineName = AUTO,
 ) -> State[Any]:
     """Build one preset. Finished stages are reused, an interrupted one is resumed.
 
@@ -46,14 +52,17 @@ def derive(
         preset: What to build; each is described on its deployment's page.
         base: Checkpoint to start from: seedling, a local folder or a hub id. Empty takes the preset's.
         overrides: One STAGE.field=value each, such as rl.steps=200 or seed=3.
-        machine: Launch profile: how it runs, never what it computes. Empty takes the one that fits this machine.
+        machine: Launch profile: how it runs, never what it computes. auto takes the one that fits this machine.
     """
     try:
-        session = PREPARED.get() or prepare(Request(preset, base, tuple(overrides), machine))
+        session = PREPARED.get() or prepare(
+            Request(preset, base.strip(), tuple(overrides), "" if machine == AUTO else machine)
+        )
     except UserError as error:
         return Failed(message=str(error))
-    board = Board(session.record["id"])
+    board = Board(session.record["recipe"])
     session.listeners.append(board)
+    board.note(f"run {session.record['id']} on {session.machine.name}; store {session.store.root}")
     try:
         conduct(session, step=as_task)
         return Completed(message=_outcome(session.record))
@@ -77,7 +86,6 @@ def as_task(session: Session, planned: PlannedStage) -> Artifact:
         outcome.append(artifact)
         entry = session.record["stages"][-1]
         name = "Reused" if entry["reused"] else "Completed"
-        get_run_logger().info("%s %s: %s", planned.stage.id, name.lower(), artifact.folder)
         return Completed(name=name, message=f"{artifact.digest[:12]} in {artifact.folder}")
 
     if session.prefect_alive():

@@ -78,6 +78,7 @@ def describe(recipe: Recipe) -> str:
         reads = (
             plain.pop("data", None)
             or plain.pop("models", None)
+            or ([plain.pop("evaluation")] if "evaluation" in plain else [])
             or [source["name"] for source in plain.pop("sources", [])]
         )
         short = {
@@ -87,7 +88,7 @@ def describe(recipe: Recipe) -> str:
         }
         lines.append(
             f"| {stage.id} | {stage.kind} | {', '.join(dict.fromkeys(reads))} | "
-            f"{', '.join(f'{name} {value}' for name, value in short.items())} |"
+            f"{', '.join(f'{name}={value}' for name, value in short.items())} |"
         )
     if recipe.expected:
         lines += ["", "| expected | value | source |", "|---|---|---|"]
@@ -129,6 +130,8 @@ def _start_server(home: Path, port: int, lock: int) -> Supervised:
     assert find_spec("prefect") is not None, "prefect is a dependency of this project"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    # The page asks whichever address it was opened at: left out, it asks port 4200, wherever the server is.
+    environment.setdefault("PREFECT_UI_API_URL", "/api")
     with (home / "server.log").open("ab") as log:
         return Supervised(command, log, home, environment, [lock], STOP_GRACE_S)
 

@@ -7,7 +7,7 @@ one while it runs, one when it ends. All of it goes to stderr, so that stdout st
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,11 @@ STYLES = {
 
 
 class PlainLines:
-    """A listener for pipes and logs."""
+    """A listener for pipes and logs: whatever is handed in says its lines."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, say: Callable[[str], None], every_s: float = PLAIN_EVERY_S) -> None:
+        self._say = say
+        self._every_s = every_s
         self._last_line = 0.0
 
     def stage_started(self, planned: PlannedStage, folder: Path) -> None:
@@ -49,8 +50,8 @@ class PlainLines:
         self._say(f"{planned.stage.id}: started; log {folder / 'stage.log'}")
 
     def stage_progress(self, planned: PlannedStage, line: Mapping[str, Any]) -> None:
-        """One line, at most every quarter of a minute."""
-        if time.monotonic() - self._last_line >= PLAIN_EVERY_S:
+        """One line, at most every `every_s` seconds."""
+        if time.monotonic() - self._last_line >= self._every_s:
             self._last_line = time.monotonic()
             self._say(f"{planned.stage.id}: {line.get('step')}/{line.get('total')}  {metrics_text(line)}{_eta(line)}")
 
@@ -62,9 +63,6 @@ class PlainLines:
     def note(self, text: str) -> None:
         """As it is."""
         self._say(text)
-
-    def _say(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
 
 
 class LiveView:
@@ -140,10 +138,10 @@ def show(console: Console, plan: Plan) -> tuple[Listener, Any]:
     if console.is_terminal:
         view = LiveView(console, plan)
         return view, view
-    return PlainLines(console), contextlib.nullcontext()
+    return PlainLines(lambda text: console.print(Text(text), soft_wrap=True)), contextlib.nullcontext()
 
 
-def metrics_text(line: Mapping[str, Any]) -> str:
+def metrics_text(line: Mapping[str, Any], separator: str = "  ") -> str:
     """The most telling few metrics of a progress line, without the stage's name before the slash."""
     shown = [
         (name.rpartition("/")[2], value)
@@ -151,7 +149,7 @@ def metrics_text(line: Mapping[str, Any]) -> str:
         if name not in ("step", "total", "seconds") and isinstance(value, (int, float)) and not isinstance(value, bool)
     ]
     shown.sort(key=lambda pair: TOLD_FIRST.index(pair[0]) if pair[0] in TOLD_FIRST else len(TOLD_FIRST))
-    return "  ".join(f"{name} {number(value)}" for name, value in shown[:NUM_METRICS])
+    return separator.join(f"{name} {number(value)}" for name, value in shown[:NUM_METRICS])
 
 
 def number(value: float) -> str:

@@ -25,7 +25,7 @@ class ModelAnswers:
     greedy: Sequence[Answer]
     sampled: Sequence[Sequence[Answer]]  # of the sampled problems, in their order
     bits_per_byte: Mapping[str, float]
-    formats: Mapping[str, float] = field(default_factory=dict)  # pass@1 of every format that was tried
+    formats: Mapping[str, float] = field(default_factory=dict)  # pass@1 of every format on the problems it was tried on
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -29,11 +29,11 @@ stages:
 
 DRIVER = """
 import sys
-from rich.console import Console
 from flows.session import Request, conduct, prepare
 from flows.terminal import PlainLines
 from tests.e2e.flow_fixtures import MODULES
-session = prepare(Request(sys.argv[1], store=sys.argv[2], modules=MODULES), [PlainLines(Console(stderr=True))])
+say = lambda text: print(text, file=sys.stderr, flush=True)
+session = prepare(Request(sys.argv[1], store=sys.argv[2], modules=MODULES), [PlainLines(say)])
 session.grace_s = 2.0
 conduct(session)
 """
