@@ -2,10 +2,10 @@
 
     python -m derivatives.evaluate STAGE.json OUT/
 
-For each model: greedy pass@1, pass@k from samples, bits per byte of held-out text. A model that was not taught to chat
-(the base, a pretrained one) is asked some problems both as a chat and plainly after solved examples, then all in its
-better format, so that a gain is not one in format alone. Gains are paired over problems. Training questions that are also asked here are
-counted by hash, and there must be none.
+For each model: greedy pass@1, pass@k from samples, bits per byte of held-out text. A model that was not taught to
+chat (the base, a pretrained one) is asked some problems both as a chat and plainly after solved examples, then all in
+its better format, so that a gain is not one in format alone. Gains are paired over problems. Training questions that
+are also asked here are counted by hash, and there must be none.
 
 Writes `results.json` (its shape is in docs/architecture.md), `samples.jsonl`, `metrics.json` and a table on stdout. A
 killed run goes on after the last model that was finished. `evaluate_model` does the same for one checkpoint without a

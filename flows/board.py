@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from configs.stage import read_progress
+from flows.charts import line_chart, standalone
 from flows.plan import PlannedStage
-from flows.terminal import PlainLines, duration, interval, metrics_text
+from flows.terminal import PlainLines, duration, interval, metrics_text, number
 
 UPDATE_EVERY_S = 2.0
 LOG_EVERY_S = 30.0
 CLOSE_LIMIT_S = 5.0
-CURVE_WIDTH, CURVE_HEIGHT = 640, 160
 CURVE_METRICS = ("rl/reward", "sft/loss", "pretrain/loss")
 
 
@@ -142,22 +142,21 @@ def summary_markdown(record: Mapping[str, Any], results: Mapping[str, Any] | Non
         "",
         f"Base `{record['base']}`, {duration(record['seconds'])}.",
     ]
+    if record.get("command"):
+        lines += ["", f"The same in a terminal: `{record['command']}`"]
     if record.get("error"):
         lines += ["", "```", str(record["error"]), "```"]
     if results:
-        lines += ["", "| model | pass@1 | gain |", "|---|---|---|"]
-        for row in result_rows(results):
-            lines.append(f"| {row['model']} | {row['pass@1']} | {row['gain']} |")
+        rows = result_rows(results)
+        lines += ["", f"Held-out problems, {results.get('confidence', 0.95):.0%} intervals:", ""]
+        lines += [f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"] if rows else []
+        lines += [f"| {' | '.join(row.values())} |" for row in rows]
     for entry in record["stages"]:
         curve = curve_svg(Path(entry["folder"])) if entry.get("folder") else None
         if curve is not None:
-            name, svg = curve
-            lines += [
-                "",
-                f"**{entry['id']}**: {name}",
-                "",
-                f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})",
-            ]
+            title, svg = curve
+            image = f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+            lines += ["", f"**{entry['id']}**: {title}", "", image]
     lines += ["", "| stage | kind | state | time | digest |", "|---|---|---|---|---|"]
     for entry in record["stages"]:
         state = "reused" if entry["reused"] else entry["status"]
@@ -175,37 +174,29 @@ def summary_markdown(record: Mapping[str, Any], results: Mapping[str, Any] | Non
 
 def result_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
     """Rows of the result table as plain text."""
-    gains = results.get("gains", {})
-    return [
-        {
-            "model": name,
-            "pass@1": interval(facts.get("pass@1")),
-            "gain": interval((gains.get(name) or {}).get("pass@1"), sign=True),
-            "pass@k": interval(facts.get("pass@k")),
-        }
-        for name, facts in results.get("models", {}).items()
-    ]
+    gains, rows = results.get("gains", {}), []
+    for name, facts in results.get("models", {}).items():
+        once, many = facts.get("pass@1") or {}, facts.get("pass@k")
+        rows.append(
+            {
+                "model": name,
+                "pass@1": interval(once),
+                "gain over the first": interval((gains.get(name) or {}).get("pass@1"), sign=True),
+                "pass@k": interval(many) + (f" (k = {many['k']})" if many else ""),
+                "no verdict": f"{once.get('no_verdict', 0)} of {once.get('total', 0)}",
+            }
+        )
+    return rows
 
 
 def curve_svg(folder: Path) -> tuple[str, str] | None:
-    """The stage's reward or loss over its steps, as (metric, SVG); None when it has neither."""
+    """The stage's reward or loss over its steps, as (title, SVG); None when it has neither."""
     lines = read_progress(folder)
     for name in CURVE_METRICS:
         points = [(line["step"], line[name]) for line in lines if isinstance(line.get(name), (int, float))]
-        if len(points) < 2:
-            continue
-        low, high = min(y for _, y in points), max(y for _, y in points)
-        first, last = points[0][0], points[-1][0]
-        path = " ".join(
-            f"{(x - first) / max(1, last - first) * CURVE_WIDTH:.1f},"
-            f"{(1 - (y - low) / ((high - low) or 1)) * CURVE_HEIGHT:.1f}"
-            for x, y in points
-        )
-        return f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g} over {last} steps", (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 {CURVE_WIDTH + 8} {CURVE_HEIGHT + 8}" '
-            f'width="{CURVE_WIDTH}" height="{CURVE_HEIGHT}"><polyline points="{path}" fill="none" '
-            'stroke="#2a6fdb" stroke-width="2"/></svg>'
-        )
+        if chart := line_chart(name, points):
+            first, last = (number(points[index][1]) for index in (0, -1))
+            return f"{name} from {first} to {last} over {points[-1][0]} steps", standalone(chart)
     return None
 
 
@@ -214,7 +205,7 @@ def _publish_summary(record: Mapping[str, Any], results: Mapping[str, Any] | Non
 
     if results:
         create_table_artifact(
-            table=result_rows(results), key="results", description=f"{record['recipe']}, {record['id']}"
+            table=result_rows(results), key=artifact_key(record["recipe"], "results"), description=record["id"]
         )
     create_markdown_artifact(
         markdown=summary_markdown(record, results),

@@ -20,6 +20,10 @@ MAX_POINTS = 400
 MAX_TOOLTIPS = 80
 SMOOTH_FROM = 40
 """Curves with at least this many points are noisy enough that a running mean is drawn over them."""
+STANDALONE_STYLE = (
+    ".tick { fill: #888; font: 11px sans-serif } .grid { stroke: #8884 } "
+    ".line { fill: none; stroke: #2a6fdb; stroke-width: 2 } .faint { opacity: .4 } .hit { fill: none }"
+)
 
 Point = tuple[float, float]
 
@@ -107,6 +111,13 @@ def stage_graph(nodes: Sequence[tuple[str, str]], edges: Sequence[tuple[str, str
             f'<text x="{axis + 14}" y="{middle[name] + 4}">{escape(name)}</text></g>'
         )
     return _svg(width, row * len(nodes) + 8, "stages and what they read", parts, "graph")
+
+
+def standalone(chart: Markup) -> str:
+    """A chart as a picture of its own, outside the page whose style sheet colours it; for light and dark ground."""
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{1.5 * WIDTH:g}" height="{1.5 * HEIGHT:g}" '
+    before, _, rest = chart.removeprefix("<svg ").partition(">")
+    return f"{opening}{before}><style>{STANDALONE_STYLE}</style>{rest}"
 
 
 class Scale:

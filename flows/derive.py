@@ -7,12 +7,14 @@ the run goes on without Prefect.
 
 from __future__ import annotations
 
+import logging
 from contextvars import ContextVar
 from typing import Annotated, Any
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.exceptions import FailedRun
 from prefect.states import Completed, Failed
 from pydantic import Field
 
@@ -59,7 +61,7 @@ def derive(
             Request(preset, base.strip(), tuple(overrides), "" if machine == AUTO else machine)
         )
     except UserError as error:
-        return Failed(message=str(error))
+        return _failed(error)
     board = Board(session.record["recipe"])
     session.listeners.append(board)
     board.note(f"run {session.record['id']} on {session.machine.name}; store {session.store.root}")
@@ -67,7 +69,7 @@ def derive(
         conduct(session, step=as_task)
         return Completed(message=_outcome(session.record))
     except (UserError, StageFailed) as error:
-        return Failed(message=str(error))
+        return _failed(error)
     finally:
         board.conclude(session.record, results(session.record))
         board.close()
@@ -100,6 +102,19 @@ def as_task(session: Session, planned: PlannedStage) -> Artifact:
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]
+
+
+def _failed(error: Exception) -> State[Any]:
+    """The reason as the run's state and as the error in its log, without the traceback that Prefect adds."""
+    for name in ("prefect.flow_runs", "prefect.engine"):
+        logging.getLogger(name).addFilter(_tells_news)
+    get_run_logger().error("%s", error)
+    return Failed(message=str(error))
+
+
+def _tells_news(record: logging.LogRecord) -> bool:
+    """False for the traceback of a run that returned a failed state: it only shows Prefect's own engine."""
+    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
 
 
 def _outcome(record: dict[str, Any]) -> str:

@@ -122,7 +122,7 @@ def _serve_deployments(url: str) -> None:
     from prefect import serve
 
     page = url.removesuffix("/api")
-    print(f"Prefect: {page}/deployments  (Ctrl-C ends it)", flush=True)
+    print(f"Prefect: {page}/v2/deployments  (Ctrl-C ends it)", flush=True)
     serve(*deployments(), limit=1, print_starting_message=False)
 
 
