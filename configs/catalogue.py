@@ -324,6 +324,9 @@ def _hub_rows(entry: DatasetEntry, split: str) -> Iterator[tuple[str, dict[str, 
     except ImportError as error:
         raise UserError(f"data set {entry.name}: the package `datasets` is not installed; pip install datasets, "
                         f"or set {MIRROR_VARIABLE}") from error
+    from huggingface_hub.utils import logging as hub_logging
+
+    hub_logging.set_verbosity_error()  # two lines a retry otherwise; what came of them is told below
     revision = hub_revision(entry)
     try:
         rows = iter(datasets.load_dataset(entry.hub, entry.subset, split=split, revision=revision, streaming=True))

@@ -407,10 +407,28 @@ def _check_training(stage: PretrainStage | SftStage | RlStage, seen: dict[str, S
     files_allowed = stage.kind != "pretrain"
     named = [ref for ref in stage.data if not (files_allowed and ref.endswith(".jsonl"))]
     _check_names(f"{stage.id}.data", named, fitting, f"names no earlier corpus with output {DATA_OF[stage.kind]}")
-    if isinstance(stage, RlStage) and stage.sampling.temperature == 0.0:
+    if isinstance(stage, RlStage):
+        _check_rl(stage)
+
+
+def _check_rl(stage: RlStage) -> None:
+    """The policy that is trained must be the one that draws."""
+    sampling = stage.sampling
+    if sampling.temperature == 0.0:
         raise ValueError(
             f"{stage.id}.sampling.temperature: 0 makes all completions of a group equal, so there is nothing to "
             f"learn from; allowed: above 0; set {stage.id}.sampling.temperature=1.0"
+        )
+    for name, value, wanted in (("top_p", sampling.top_p, 1), ("top_k", sampling.top_k, 0)):
+        if value != wanted:
+            raise ValueError(
+                f"{stage.id}.sampling.{name}: {value} draws from another distribution than the one that is trained; "
+                f"allowed in RL: {wanted}; set {stage.id}.sampling.{name}={wanted}"
+            )
+    if stage.loss == "dapo" and stage.kl_coefficient > 0:
+        raise ValueError(
+            f"{stage.id}.kl_coefficient: {stage.kl_coefficient} was given, but dapo has no KL term; allowed: 0; "
+            f"set {stage.id}.kl_coefficient=0, or {stage.id}.loss=grpo"
         )
 
 

@@ -63,6 +63,7 @@ def run(stage_file: StageFile, out: Path) -> None:
     check_sampling(stage)
     tasks = read_problems(stage_file, stage)
     trainer = Trainer(stage_file, out)
+    check_lengths(tasks, trainer, stage)
     curriculum = Curriculum(len(tasks), stage_file.seed, stage.curriculum)
     if "curriculum" in trainer.state:
         curriculum.restore(trainer.state["curriculum"])
@@ -129,6 +130,18 @@ def read_problems(stage_file: StageFile, stage: RlStage) -> list[Task]:
             f"has {len(tasks)}; lower it or give more problems"
         )
     return tasks
+
+
+def check_lengths(tasks: Sequence[Task], trainer: Trainer, stage: RlStage) -> None:
+    """Every problem leaves the model room for an answer; else the run would end at the step that draws it."""
+    limit = trainer.model.config.max_position_embeddings
+    for task in tasks:
+        length = len(encode_prompt(task, trainer, stage))
+        if length + stage.sampling.max_new_tokens > limit:
+            raise UserError(
+                f"stage.sampling.max_new_tokens: {stage.sampling.max_new_tokens} after the {length} tokens of problem "
+                f"{task.id}; the model has {limit} positions; lower it or leave that problem out"
+            )
 
 
 def encode_prompt(task: Task, trainer: Trainer, stage: RlStage) -> list[int]:

@@ -88,7 +88,7 @@ def data_files(stage_file: StageFile, stage: SftStage) -> list[Path]:
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects of a JSONL file, each with its `file:line`. Raises UserError that names the line."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue

@@ -33,11 +33,13 @@ def evaluate_checkpoint(given: argparse.Namespace) -> dict[str, Any]:
     folder = _checkpoint(given.model)
     machine = load_machine(given.machine or default_machine_name())
 
-    from derivatives.evaluate import Protocol, evaluate_model
-    from derivatives.evaluation.formats import gather_examples
     from verifiers.tasks import load_tasks
 
-    tasks = [task for source in sources for task in load_tasks(source)]
+    tasks = [task for source in sources for task in load_tasks(source)]  # what is wrong with them is told at once
+
+    from derivatives.evaluate import Protocol, evaluate_model
+    from derivatives.evaluation.formats import gather_examples
+
     sampling = Sampling(max_new_tokens=given.max_new_tokens)
     protocol = Protocol(tasks, sampling, num_samples=given.samples, few_shot=given.few_shot)
     examples: Mapping[str, Any] = {}
@@ -70,6 +72,8 @@ def chat_with(given: argparse.Namespace) -> int:
     """One answer, or a conversation until end of file."""
     if given.prompt is not None and not given.prompt.strip():
         raise UserError("--prompt: empty; write a question")
+    if given.prompt is not None and not _is_unicode(given.prompt):
+        raise UserError(f"--prompt: {given.prompt[:40]!a} is not UTF-8 text; write it in UTF-8")
     folder = _checkpoint(given.model)
     machine = load_machine(given.machine or default_machine_name())
 
@@ -95,8 +99,21 @@ def _questions() -> Any:
             line = input(prompt).strip()
         except EOFError:
             return
+        except UnicodeDecodeError as error:
+            raise UserError("standard input: not UTF-8 text; write questions in UTF-8") from error
+        if line and not _is_unicode(line):
+            raise UserError(f"standard input: {line[:40]!a} is not UTF-8 text; write questions in UTF-8")
         if line:
             yield line
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8; bytes of an argument that cannot be read so come as lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _checkpoint(name: str) -> Path:

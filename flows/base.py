@@ -82,8 +82,49 @@ def _model_inside(name: str, folder: Path) -> Path:
         if (candidate / "config.json").is_file():
             if not any(candidate.glob("*.safetensors")) and not any(candidate.glob("pytorch_model*.bin")):
                 raise UserError(f"base: {candidate} holds no weights (*.safetensors); give a complete checkpoint")
+            _check_files(candidate)
             return candidate
     raise UserError(f"base: {name!r}: {folder} has no config.json; give the folder of a Hugging Face checkpoint")
+
+
+def _check_files(folder: Path) -> None:
+    """What can be seen without torch: config and tokenizer are there and JSON, weights have the length they state."""
+    if not ((folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()):
+        raise UserError(f"base: {folder} has no tokenizer.json (nor vocab.json); put the checkpoint's own there")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            _check_json(folder / name)
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            stated, found = _stated_bytes(path), path.stat().st_size
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UserError(f"base: {path} is no safetensors file ({error}); copy or download it again") from error
+        if stated != found:
+            raise UserError(
+                f"base: {path} has {found} bytes where its header states {stated}; it is cut short or damaged: copy or "
+                "download it again"
+            )
+
+
+def _check_json(path: Path) -> None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"base: {path} is not JSON ({error}); copy or download it again") from error
+    if not isinstance(value, dict):
+        raise UserError(
+            f"base: {path} holds a {type(value).__name__}; allowed: a JSON object; copy or download it again"
+        )
+
+
+def _stated_bytes(path: Path) -> int:
+    """Length that a safetensors file must have: 8 bytes, the header whose length they give, and the tensors."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError("its header is cut short")
+        header = json.loads(file.read(length))
+    return 8 + length + max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"))
 
 
 def _file_digests(folder: Path, store: Store) -> dict[str, str]:

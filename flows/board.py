@@ -18,7 +18,7 @@ from typing import Any
 from configs.stage import read_progress
 from flows.charts import line_chart, standalone
 from flows.plan import PlannedStage
-from flows.terminal import PlainLines, duration, interval, metrics_text, number
+from flows.terminal import PlainLines, duration, interval, metrics_text, number, time_left
 
 UPDATE_EVERY_S = 2.0
 LOG_EVERY_S = 30.0
@@ -61,7 +61,7 @@ class Board:
         self._metrics[planned.stage.id] = metrics = metrics_text(line, ", ")
         self._latest[planned.stage.id] = (
             min(100.0, share),
-            ", ".join(filter(None, (f"{line.get('step')}/{line.get('total')}", metrics))),
+            ", ".join(filter(None, (f"{line.get('step')}/{line.get('total')}{time_left(line)}", metrics))),
         )
         self._lines.stage_progress(planned, line)
 

@@ -40,9 +40,18 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as an exception, so that a run ends its stage and its record like on Ctrl-C."""
 
 
+class OneLine(argparse.ArgumentParser):
+    """A parser whose complaint is one line like every other, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(EXIT_USER_ERROR, f"error: {message}; `{self.prog} --help` shows what is allowed\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn errors into exit codes."""
     signal.signal(signal.SIGTERM, _raise_terminated)
+    given = argparse.Namespace()
     try:
         check_one_tree()
         given = parser().parse_args(argv)
@@ -57,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in UNUSABLE_STORE:
             raise
-        where = error.filename or "the store"
+        where = error.filename or getattr(given, "store", "") or os.environ.get("DERIVE_STORE") or ".derive"
         print(
             f"error: {where}: {error.strerror}; free space there, or give another folder with --store", file=sys.stderr
         )
@@ -81,7 +90,7 @@ def entry() -> NoReturn:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and options."""
-    top = argparse.ArgumentParser(
+    top: argparse.ArgumentParser = OneLine(
         prog="derive",
         description="Turn a base checkpoint into a specialised derivative.",
         epilog=EXAMPLES,
@@ -231,8 +240,8 @@ def _at_least(lowest: float) -> Callable[[str], float]:
 
     def convert(text: str) -> float:
         value = type(lowest)(text)
-        if not value >= lowest:
-            raise argparse.ArgumentTypeError(f"{text} is too low; allowed: at least {lowest}")
+        if not lowest <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is out of range; allowed: at least {lowest}, and finite")
         return value
 
     convert.__name__ = "number"  # argparse names the type in its message for what is no number

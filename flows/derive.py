@@ -56,6 +56,8 @@ def derive(
         overrides: One STAGE.field=value each, such as rl.steps=200 or seed=3.
         machine: Launch profile: how it runs, never what it computes. auto takes the one that fits this machine.
     """
+    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+        logging.getLogger(name).addFilter(_tells_news)
     try:
         session = PREPARED.get() or prepare(
             Request(preset, base.strip(), tuple(overrides), "" if machine == AUTO else machine)
@@ -105,16 +107,14 @@ def as_task(session: Session, planned: PlannedStage) -> Artifact:
 
 
 def _failed(error: Exception) -> State[Any]:
-    """The reason as the run's state and as the error in its log, without the traceback that Prefect adds."""
-    for name in ("prefect.flow_runs", "prefect.engine"):
-        logging.getLogger(name).addFilter(_tells_news)
+    """The reason as the run's state and, with its line breaks, in its log."""
     get_run_logger().error("%s", error)
     return Failed(message=str(error))
 
 
 def _tells_news(record: logging.LogRecord) -> bool:
-    """False for the traceback of a run that returned a failed state: it only shows Prefect's own engine."""
-    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
+    """False for what Prefect adds when a state was returned as failed: its own engine's traceback, or an empty one."""
+    return not (record.exc_info and (record.exc_info[1] is None or isinstance(record.exc_info[1], FailedRun)))
 
 
 def _outcome(record: dict[str, Any]) -> str:

@@ -7,23 +7,23 @@ is known by its pinned identity, a generated source by the version of the packag
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
 from configs.schema import CorpusStage, EvaluateStage, RlStage, SftStage, Stage
+from corpora.sources import user_jsonl
+
+Keys = tuple[tuple[str, ...], ...]
 
 TEXT = (("text",),)
 EXAMPLES = (("prompt", "completion"), ("messages",))
 PROBLEMS = (("prompt", "answer"),)
-CORPUS_KEYS = {"tokens": TEXT, "examples": EXAMPLES, "problems": PROBLEMS}
+CORPUS_KEYS: dict[str, Keys] = {"tokens": TEXT, "examples": EXAMPLES, "problems": PROBLEMS}
 """For each kind of file: the sets of keys of which every line must have one."""
-
-Keys = Sequence[Sequence[str]]
+OUTPUT_OF = {keys: output for output, keys in CORPUS_KEYS.items()}
 
 
 def outside_data(stage: Stage) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def without_paths(config: Any) -> Any:
 
 
 def check_jsonl(path: Path, keys: Keys, where: str) -> str:
-    """Hexadecimal sha256 of a JSONL file, every line of which is an object with one of the sets of keys.
+    """Hexadecimal sha256 of a JSONL file, every line of which has one of the sets of keys, with values of their types.
 
     Raises:
         UserError: names the field, the file, the line, and what is allowed.
@@ -100,23 +100,16 @@ def check_jsonl(path: Path, keys: Keys, where: str) -> str:
 
 
 def _check_line(line: bytes, keys: Keys, where: str, wanted: str) -> None:
-    try:
-        value = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 text; save the file as UTF-8") from error
-    except ValueError as error:
-        raise UserError(
-            f"{where}: not JSON ({error}; starts {line[:40].decode('utf-8', 'replace')!r}); "
-            "each line must be one whole JSON object"
-        ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: a {type(value).__name__} where an object is needed; write {wanted} in each line")
-    if not any(all(key in value for key in group) for group in keys):
-        raise UserError(f"{where}: the line has {sorted(value)[:8]}; allowed: {wanted}; add what is missing")
+    row = user_jsonl.parse(line, where)
+    if not any(all(key in row for key in group) for group in keys):
+        raise UserError(f"{where}: the line has {sorted(row)[:8]}; allowed: {wanted}; add what is missing")
+    user_jsonl.content(row, OUTPUT_OF[keys], where)
 
 
 def _identity(name: str, split: str, keys: Keys, where: str) -> dict[str, Any]:
     if name.endswith(".jsonl"):
+        if "\0" in name:
+            raise UserError(f"{where}: {name!r} holds a null character; give the path of a JSONL file")
         return {"sha256": check_jsonl(Path(name).expanduser(), keys, where)}
     if name.startswith("reasoning_gym/"):
         return {"name": name, "reasoning_gym": _version("reasoning_gym")}

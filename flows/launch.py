@@ -24,8 +24,8 @@ def launch(session: Session, with_prefect: bool = True) -> int:
     try:
         with context:
             _run(session, with_prefect)
-    except (UserError, StageFailed):
-        pass  # it is in session.failure, and told below, after the display has closed
+    except (UserError, StageFailed) as error:
+        session.failure = session.failure or error  # told below, after the display has closed
     except BaseException as error:
         if session.record["status"] != "cancelled":
             raise

@@ -24,7 +24,7 @@ from typing import Any
 from configs.errors import UserError
 from configs.schema import Recipe
 from configs.stage import write_json_atomic, write_text_atomic
-from flows.store import Store
+from flows.store import Store, full_disk_is_the_users
 
 
 def new_record(recipe: Recipe, overrides: list[str], machine: str) -> dict[str, Any]:
@@ -53,10 +53,11 @@ def new_record(recipe: Recipe, overrides: list[str], machine: str) -> dict[str, 
 
 def save(store: Store, record: dict[str, Any], recipe: Recipe | None = None) -> None:
     """Write the record, and once the recipe beside it."""
-    write_json_atomic(store.root / "runs" / f"{record['id']}.json", record)
-    if recipe is not None:
-        # JSON is YAML: the file can be run again as a preset.
-        write_text_atomic(recipe_path(store, record["id"]), recipe.model_dump_json(indent=2) + "\n")
+    with full_disk_is_the_users(store.root):
+        write_json_atomic(store.root / "runs" / f"{record['id']}.json", record)
+        if recipe is not None:
+            # JSON is YAML: the file can be run again as a preset.
+            write_text_atomic(recipe_path(store, record["id"]), recipe.model_dump_json(indent=2) + "\n")
 
 
 def recipe_path(store: Store, run_id: str) -> Path:
@@ -72,9 +73,24 @@ def all_runs(store: Store) -> list[dict[str, Any]]:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(record, dict) and {"id", "created", "status", "stages"} <= record.keys():
+        if _is_record(record):
             records.append(_with_true_status(record))
     return sorted(records, key=lambda record: (record["created"], record["id"]))
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a file's content has what lists and reports of runs read."""
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), str) for key in ("id", "recipe", "created", "status"))
+        and isinstance(value.get("seconds"), (int, float))
+        and all(isinstance(value.get(key), dict) for key in ("metrics", "process"))
+        and all(key in value for key in ("release", "report", "error"))
+        and isinstance(value.get("stages"), list)
+        and all(
+            isinstance(each, dict) and {"id", "kind", "status", "reused"} <= each.keys() for each in value["stages"]
+        )
+    )
 
 
 def find_run(store: Store, run_id: str | None) -> dict[str, Any]:
@@ -122,7 +138,7 @@ def process_start(pid: int) -> int | None:
 def _with_true_status(record: dict[str, Any]) -> dict[str, Any]:
     process = record.get("process") or {}
     if record["status"] == "running" and process.get("host") == socket.gethostname():
-        started = process_start(int(process.get("pid", 0)))
+        started = process_start(process.get("pid", 0))
         if started is None or started != process.get("started"):
             return {**record, "status": "interrupted"}
     return record

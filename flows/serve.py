@@ -39,7 +39,8 @@ def serve_presets(store: Store, port: int) -> int:
     given = os.environ.get("PREFECT_API_URL")
     if given and not healthy(given):
         raise UserError(f"PREFECT_API_URL: no Prefect server answers at {given}; start it, or unset the variable")
-    url = given or f"http://127.0.0.1:{free_port(port)}/api"
+    port = port if given else free_port(port)
+    url = given or f"http://127.0.0.1:{port}/api"
     home.mkdir(parents=True, exist_ok=True)
     os.environ["DERIVE_STORE"] = str(store.root)  # for the runs, which are processes of their own
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), *_paths()]))
@@ -47,8 +48,9 @@ def serve_presets(store: Store, port: int) -> int:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     configure(home)
     os.environ["PREFECT_API_URL"] = url
+    page = url.removesuffix("/api")
     if given:
-        _serve_deployments(url)
+        _serve_deployments(page)
         return 0
     lock = lock_database(home)
     if lock < 0:
@@ -57,7 +59,7 @@ def serve_presets(store: Store, port: int) -> int:
         _wait(url, server, home)
         record_server(home, url)
         try:
-            _serve_deployments(url)
+            _serve_deployments(f"{page}/v2/deployments")
         finally:
             record_server(home, None)
     return 0
@@ -118,22 +120,25 @@ def deployments() -> list[Any]:
     return made
 
 
-def _serve_deployments(url: str) -> None:
+def server_environment() -> dict[str, str]:
+    """The server's environment: it is no client, and its page asks whichever address it was opened at."""
+    given = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    # Prefect's default is the configured port, 4200, wherever the server really is.
+    return {"PREFECT_UI_API_URL": "/api", **given}
+
+
+def _serve_deployments(page: str) -> None:
     from prefect import serve
 
-    page = url.removesuffix("/api")
-    print(f"Prefect: {page}/v2/deployments  (Ctrl-C ends it)", flush=True)
+    print(f"Prefect: {page}  (Ctrl-C ends it)", flush=True)
     serve(*deployments(), limit=1, print_starting_message=False)
 
 
 def _start_server(home: Path, port: int, lock: int) -> Supervised:
     assert find_spec("prefect") is not None, "prefect is a dependency of this project"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    # The page asks whichever address it was opened at: left out, it asks port 4200, wherever the server is.
-    environment.setdefault("PREFECT_UI_API_URL", "/api")
     with (home / "server.log").open("ab") as log:
-        return Supervised(command, log, home, environment, [lock], STOP_GRACE_S)
+        return Supervised(command, log, home, server_environment(), [lock], STOP_GRACE_S)
 
 
 def _wait(url: str, server: Supervised, home: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -228,7 +229,7 @@ def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path)
         if code == 0:
             return
         if code == EXIT_USER_ERROR:
-            message = _last_words(build.folder / LOG, "error: ")
+            message = _by_its_id(planned, _last_words(build.folder / LOG, "error: "))
             # A rejected input leaves nothing to resume; a refused release leaves the figures that refused it.
             if not (build.folder / CHECKPOINTS).exists() and planned.stage.kind != "release":
                 build.discard()
@@ -341,6 +342,14 @@ def _last_words(log: Path, marker: str) -> str:
     if not starts:
         return f"the stage command gave no reason; see {log}"
     return "\n".join(lines[starts[-1] :]).removeprefix(marker).strip()
+
+
+def _by_its_id(planned: PlannedStage, message: str) -> str:
+    """A stage's message for whoever runs the recipe: `stage.steps` is `rl.steps` there, and any other begins `rl: `."""
+    name = planned.stage.id
+    fields = "|".join(type(planned.stage).model_fields)
+    named = re.sub(rf"\bstage\.(?=(?:{fields})\b)", f"{name}.", message)
+    return named if named.startswith((f"{name}.", f"{name}:")) else f"{name}: {named}"
 
 
 def _failure(planned: PlannedStage, log: Path, code: int) -> str:

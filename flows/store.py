@@ -108,7 +108,9 @@ class Store:
         found = []
         for name, facts in manifest["files"].items():
             path = folder / name
-            if not path.is_file():
+            if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
+                found.append(f"{folder / MANIFEST}: {name}: no size and digest")
+            elif not path.is_file():
                 found.append(f"{path}: missing")
             elif path.stat().st_size != facts["bytes"]:
                 found.append(f"{path}: {path.stat().st_size} bytes, {facts['bytes']} when it was published")
@@ -147,13 +149,13 @@ class Store:
         Without `publish`, the partial folder stays for the next run to resume.
         """
         lease = Lease(self.folder(digest))
-        with _full_disk_is_the_users(self.root):
+        with full_disk_is_the_users(self.root):
             lease.acquire(on_wait)
         try:
             existing = self.find(digest)
             build = Build(self, digest, lease, existing)
             if existing is None:
-                with _full_disk_is_the_users(self.root):
+                with full_disk_is_the_users(self.root):
                     build.prepare(begun)
             yield build
         finally:
@@ -221,7 +223,7 @@ class Build:
                 "bytes": path.stat().st_size,
                 "sha256": file_sha256(path),
             }
-        with _full_disk_is_the_users(self.store.root):
+        with full_disk_is_the_users(self.store.root):
             write_json_atomic(
                 self.folder / MANIFEST, {**manifest, "digest": self.digest, "adopted": self.adopted, "files": files}
             )
@@ -278,7 +280,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _full_disk_is_the_users(root: Path) -> Iterator[None]:
+def full_disk_is_the_users(root: Path) -> Iterator[None]:
+    """Turn a full disk, or one that may not be written, into a UserError that names the store."""
     try:
         yield
     except OSError as error:

@@ -53,7 +53,8 @@ class PlainLines:
         """One line, at most every `every_s` seconds."""
         if time.monotonic() - self._last_line >= self._every_s:
             self._last_line = time.monotonic()
-            self._say(f"{planned.stage.id}: {line.get('step')}/{line.get('total')}  {metrics_text(line)}{_eta(line)}")
+            done = f"{line.get('step')}/{line.get('total')}"
+            self._say(f"{planned.stage.id}: {done}  {metrics_text(line)}{time_left(line)}")
 
     def stage_ended(self, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
         """One line with state and time."""
@@ -122,7 +123,7 @@ class LiveView:
                 Text(row["kind"], style="dim"),
                 bar,
                 Text(
-                    f"{duration(seconds)}{_eta(line)}"
+                    f"{duration(seconds)}{time_left(line)}"
                     if state == "running"
                     else ("" if state == "waiting" else f"{state} {duration(seconds)}")
                 ),
@@ -202,7 +203,8 @@ def result_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
-def _eta(line: Mapping[str, Any]) -> str:
+def time_left(line: Mapping[str, Any]) -> str:
+    """`, 3 min 05 s left` by the pace so far; empty where nothing can be said."""
     step, total, seconds = line.get("step"), line.get("total"), line.get("seconds")
     if not step or not total or not seconds or step >= total:
         return ""

@@ -46,10 +46,10 @@ def read(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Docume
     num_read = 0
     for number, row in read_lines(path):
         where = f"{path}:{number}"
-        content = {"tokens": _text, "examples": _example, "problems": _problem}[output](row, where)
+        fields = content(row, output, where)
         given = row.get("id")
         name = given if isinstance(given, str) and given else f"{path.name}:{number}"
-        yield Document(name, path.name, LICENCE, path.name, provenance={"line": number}, **content)
+        yield Document(name, path.name, LICENCE, path.name, provenance={"line": number}, **fields)
         num_read += 1
     if not num_read:
         raise UserError(f"{path}: holds only blank lines; allowed: one JSON object a line; give a file with data")
@@ -61,10 +61,16 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield number, _parse(line, f"{path}:{number}")
+                yield number, parse(line, f"{path}:{number}")
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
+def content(row: dict[str, Any], output: str, where: str) -> dict[str, Any]:
+    """What a line gives to a document of this output. Raises UserError that names the field."""
+    return {"tokens": _text, "examples": _example, "problems": _problem}[output](row, where)
+
+
+def parse(line: bytes, where: str) -> dict[str, Any]:
+    """The object of one line. Raises UserError, nothing else."""
     try:
         value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -138,7 +144,18 @@ def _string(row: dict[str, Any], key: str, where: str, output: str) -> str:
     value = row[key]
     if not isinstance(value, str):
         raise UserError(f"{where}: {key}: {_short(value)} is a {type(value).__name__}; allowed: text")
+    if not _is_unicode(value):
+        raise UserError(f"{where}: {key}: {_short(value)} holds half of a surrogate pair, which is no "
+                        "character; allowed: whole Unicode characters; mend the line")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _short(value: Any) -> str:

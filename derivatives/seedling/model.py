@@ -203,4 +203,6 @@ def export(model: Seedling, tokenizer: PreTrainedTokenizerFast, folder: Path) ->
         do_sample=False,
     )
     exported.save_pretrained(folder)
+    for key in ("is_local", "local_files_only"):  # Says where it was loaded from, not what it is.
+        tokenizer.init_kwargs.pop(key, None)
     tokenizer.save_pretrained(folder)

@@ -141,7 +141,7 @@ def held_out_loss(model: Seedling, tokenizer: PreTrainedTokenizerFast) -> dict[s
     for name, (_, make) in SOURCES.items():
         rng = Random(f"held-out/{name}")
         text = tokenizer.eos_token.join(make(rng) for _ in range(HELD_OUT_DOCUMENTS))
-        ids = torch.tensor(tokenizer(text)["input_ids"])
+        ids = torch.tensor(tokenizer.backend_tokenizer.encode(text).ids)
         rows = ids.unfold(0, DECAY_ROW_TOKENS + 1, DECAY_ROW_TOKENS)
         nats = sum(model.loss(row[None]).item() for row in rows) / len(rows)
         num_bytes = len(text.replace(tokenizer.eos_token, "").encode())

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AddedToken,
@@ -36,7 +35,15 @@ from transformers.utils import logging as transformers_logging
 
 from configs.errors import UserError
 from derivatives.training import attention
-from derivatives.training.chat import CHATML_TEMPLATE, END_OF_TEXT, TURN_END, TURN_START, token_id
+from derivatives.training.chat import (
+    CHATML_TEMPLATE,
+    END_OF_TEXT,
+    TURN_END,
+    TURN_START,
+    conversation,
+    render,
+    token_id,
+)
 from derivatives.training.checkpoint import disk_full_as_os_error
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -66,6 +73,7 @@ def load_model(
     """
     folder = Path(folder)
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # what it would warn of (tensors missing, of another shape) ends below
     check_folder(folder)
     tokenizer = load_tokenizer(folder)
     loaded: Any
@@ -78,7 +86,7 @@ def load_model(
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except Exception as error:  # safetensors', torch's, the layers' own and the OS's errors, assertions among them
         raise UserError(
             f"model: the weights in {folder} cannot be read ({first_line(error)}); the file is damaged, cut short or "
             "of another shape than config.json says; copy or download the checkpoint again"
@@ -91,6 +99,7 @@ def load_model(
             "the checkpoint is incomplete; copy or download it again"
         )
     check_vocabulary(model, tokenizer, folder)
+    check_finite(model, folder)
     attention.set_method(model, attention.choose(device, DTYPES[precision]))
     model.get_input_embeddings().padding_idx = None  # else the pad token, which is also the end of text, learns nothing
     return model.to(device).eval(), tokenizer
@@ -104,8 +113,11 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"model: {folder} has no config.json; give a checkpoint in Hugging Face layout")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model: {folder}/config.json cannot be read ({first_line(error)})") from error
+    except Exception as error:  # a field of the wrong type or size has error types of its own
+        raise UserError(
+            f"model: {folder}/config.json cannot be read ({whole_line(error)}); "
+            "give the file that belongs to the weights"
+        ) from error
     architectures = list(getattr(config, "architectures", None) or [])
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not known or (architectures and not any(name.endswith("ForCausalLM") for name in architectures)):
@@ -122,6 +134,21 @@ def check_folder(folder: Path) -> None:
 def first_line(error: Exception) -> str:
     """The beginning of an error's text, for a one-line message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def whole_line(error: Exception) -> str:
+    """An error's text in one line: where the first one names only a field, and the next what is wrong with it."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def check_finite(model: PreTrainedModel, folder: Path) -> None:
+    """No weight is NaN or infinite: such a model answers nothing, and training it teaches nothing. Raises UserError."""
+    for name, tensor in model.named_parameters():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                f"model: {name} in {folder} holds values that are not finite (NaN or infinity); "
+                "the checkpoint is spoilt; copy or download it again, or take an earlier one"
+            )
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -160,10 +187,13 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
             tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
         else:
             raise UserError(f"model: {folder} has no tokenizer.json (nor vocab.json and merges.txt); put one there")
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"model: the tokenizer in {folder} cannot be read ({first_line(error)})") from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever transformers stumbles on in a file that is not what it takes it for
+        raise UserError(
+            f"model: the tokenizer in {folder} cannot be read ({first_line(error)}); "
+            "put the tokenizer files that belong to the weights there"
+        ) from error
     add_qwen_tokens(tokenizer)
     vocabulary = tokenizer.get_vocab()
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
@@ -171,9 +201,21 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
         raise UserError(f"model: the tokenizer in {folder} lacks {', '.join(missing)}; a chat needs them: add them")
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHATML_TEMPLATE
+    check_template(tokenizer, folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = END_OF_TEXT
     return tokenizer
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The chat template renders a question. Raises UserError."""
+    try:
+        render(tokenizer, conversation("1 + 1"), add_generation_prompt=True)
+    except Exception as error:  # the template engine's own, or any that the template raises
+        raise UserError(
+            f"model: the chat template in {folder} cannot be used ({whole_line(error)}); "
+            "mend it, or remove it to have plain ChatML"
+        ) from error
 
 
 def add_qwen_tokens(tokenizer: PreTrainedTokenizerBase) -> None:

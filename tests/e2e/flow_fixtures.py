@@ -41,15 +41,22 @@ conduct(session)
 
 def write_recipe(folder: Path) -> Path:
     """A recipe file with its base and data beside it."""
-    base = folder / "base"
-    base.mkdir(parents=True, exist_ok=True)
-    (base / "config.json").write_text('{"model_type": "qwen2"}')
-    (base / "model.safetensors").write_bytes(b"weights")
+    base = write_base(folder / "base")
     (folder / "problems.jsonl").write_text(json.dumps({"prompt": "1 + 1", "answer": "2"}) + "\n")
     (folder / "examples.jsonl").write_text(json.dumps({"prompt": "1 + 1", "completion": "2"}) + "\n")
     path = folder / "recipe.yaml"
     path.write_text(RECIPE.format(base=base, data=folder / "problems.jsonl", examples=folder / "examples.jsonl"))
     return path
+
+
+def write_base(folder: Path) -> Path:
+    """What looks like a checkpoint to whoever does not load it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text('{"model_type": "qwen2"}')
+    (folder / "tokenizer.json").write_text("{}")
+    header = json.dumps({"weight": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
+    return folder
 
 
 def request(folder: Path, *overrides: str) -> Request:

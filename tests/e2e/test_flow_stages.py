@@ -120,7 +120,7 @@ def test_release_gets_the_lineage_of_all_stages_before_it(a_finished_run: tuple[
     assert [stage["id"] for stage in given["lineage"]["stages"]] == ["problems", "sft", "rl", "evaluate"]
     assert given["lineage"]["stages"][2]["verifiers"]["math"]["name"] == "math"
     assert given["inputs"]["problems"]["kind"] == "corpus"
-    assert given["lineage"]["base"]["files"].keys() == {"config.json", "model.safetensors"}
+    assert given["lineage"]["base"]["files"].keys() == {"config.json", "model.safetensors", "tokenizer.json"}
 
 
 def test_a_rejected_input_is_told_in_one_line_and_leaves_no_folder(

@@ -75,13 +75,14 @@ def test_broken_data_for_one_stage_is_told_with_its_line(tmp_path: Path, capsys:
 
 def test_a_number_out_of_range_is_told_by_its_option(capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
-        (["--samples", "-1"], "argument --samples: -1 is too low; allowed: at least 0"),
-        (["--limit", "0"], "argument --limit: 0 is too low; allowed: at least 1"),
+        (["--samples", "-1"], "argument --samples: -1 is out of range; allowed: at least 0"),
+        (["--limit", "0"], "argument --limit: 0 is out of range; allowed: at least 1"),
         (["--limit", "many"], "argument --limit: invalid number value: 'many'"),
     ):
         with pytest.raises(SystemExit) as end:
             main(["evaluate", "seedling", "--tasks", "gsm8k", *words])
-        assert end.value.code == 2 and message in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and message in said and said.startswith("error: ") and said.count("\n") == 1
 
 
 def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,3 +209,14 @@ def test_figures_are_written_for_people() -> None:
         "rl/b": 2.0,
     }
     assert metrics_text(line) == "reward 0.5  length 21  a 1"
+
+
+def test_a_stages_message_names_its_fields_by_the_stages_id() -> None:
+    from configs.load import load_recipe
+    from flows.plan import PlannedStage
+    from flows.stages import _by_its_id
+
+    planned = PlannedStage(load_recipe("math/smoke").stage("sft"), "derivatives.sft", "", "", {}, "base", {}, None)
+    assert _by_its_id(planned, "stage.epochs: 0; raise stage.epochs") == "sft.epochs: 0; raise sft.epochs"
+    assert _by_its_id(planned, "sft.epochs: 0") == "sft.epochs: 0"
+    assert _by_its_id(planned, "data: /x/stage.json is empty") == "sft: data: /x/stage.json is empty"

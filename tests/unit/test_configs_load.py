@@ -47,10 +47,11 @@ def test_a_child_replaces_top_level_keys_and_then_sets_single_values(tmp_path: P
         MINIMAL + "seed: 1\nbase: somewhere\nstatus: released\nname: old\n"
         "expected: [{metric: m, value: 1.0, source: s}]\n",
     )
-    child = write(tmp_path, "child.yaml", "extends: parent.yaml\nseed: 2\nset: {rl.steps: 9, rl.sampling.top_k: 3}\n")
+    changes = "set: {rl.steps: 9, rl.sampling.max_new_tokens: 3}\n"
+    child = write(tmp_path, "child.yaml", "extends: parent.yaml\nseed: 2\n" + changes)
     recipe = load_recipe(child)
     rl = recipe.stage("rl")
-    assert (recipe.seed, recipe.base, rl.steps, rl.sampling.top_k) == (2, "somewhere", 9, 3)
+    assert (recipe.seed, recipe.base, rl.steps, rl.sampling.max_new_tokens) == (2, "somewhere", 9, 3)
     # what describes the parent alone does not pass to the child
     assert (recipe.name, recipe.status, recipe.expected) == ("child", "validated only", ())
 
@@ -114,6 +115,8 @@ def test_another_base_forgets_the_commit_of_the_first(tmp_path: Path) -> None:
         ("rl.learning_rate=0", ["rl.learning_rate: 0 ", "greater than 0"]),
         ("rl.sampling.top_p=2", ["rl.sampling.top_p: 2 ", "less than or equal to 1"]),
         ("rl.sampling.temperature=0", ["rl.sampling.temperature: 0 ", "nothing to learn", "allowed: above 0"]),
+        ("rl.sampling.top_p=0.9", ["rl.sampling.top_p: 0.9 draws from another", "allowed in RL: 1"]),
+        ("rl.sampling.top_k=5", ["rl.sampling.top_k: 5 draws from another", "set rl.sampling.top_k=0"]),
         ("rl.sampling.tmperature=1", ["rl.sampling.tmperature: ", "did you mean 'temperature'?"]),
         ("rl.loss=gpro", ["rl.loss: 'gpro' ", "did you mean 'grpo'?", "'dapo'"]),
         ("rl.verifier=mth", ["rl.verifier: 'mth' is no verifier", "did you mean 'math'?", "format, math, puzzles"]),

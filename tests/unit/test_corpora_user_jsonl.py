@@ -67,6 +67,7 @@ def test_at_most_count_documents_are_drawn(tmp_path: Path) -> None:
     ('{"prompt": "a", "answer": true}', "problems", r"mine\.jsonl:1: answer: True is a bool; allowed: text"),
     ('{"prompt": "a", "answer": [1]}', "problems", r"mine\.jsonl:1: answer: \[1\] is a list"),
     ('{"prompt": "a", "answer": "1", "metadata": 3}', "problems", r"metadata: 3 is a int; allowed: an object"),
+    ('{"text": "\\ud800"}', "tokens", r"mine\.jsonl:1: text: '\\ud800' holds half of a surrogate pair"),
     ('{"text": ' + "9" * 5000 + "}", "tokens", r"mine\.jsonl:1: cannot be read"),
     ('{"text": ' + "[" * 100_000, "tokens", r"mine\.jsonl:1: "),
 ])

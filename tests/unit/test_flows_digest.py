@@ -14,6 +14,7 @@ from flows.inputs import EXAMPLES, PROBLEMS, check_jsonl
 from flows.plan import input_names, make_plan
 from flows.source import closure, imports_of, meaning, module_path
 from flows.store import Store
+from tests.e2e.flow_fixtures import write_base
 
 
 def test_comments_docstrings_layout_and_field_descriptions_do_not_count() -> None:
@@ -52,13 +53,13 @@ def test_an_unknown_stage_module_is_named() -> None:
         ("", "problems.jsonl is empty; give a JSONL file with 'prompt' and 'answer' in each line"),
         (
             '{"prompt": "1", "answer": "2"}\n{"prompt": "1", "ans',
-            r"problems.jsonl:2: not JSON .*each line must be one whole JSON object",
+            r"problems.jsonl:2: not JSON at column 17 .*may be cut short; allowed: one whole JSON object a line",
         ),
         (
             '{"prompt": "1"}\n',
             r"problems.jsonl:1: the line has \['prompt'\]; allowed: 'prompt' and 'answer'; add what is missing",
         ),
-        ("[1]\n", "problems.jsonl:1: a list where an object is needed"),
+        ("[1]\n", "problems.jsonl:1: holds a list; allowed: one JSON object a line"),
     ],
 )
 def test_a_broken_data_file_is_told_with_file_line_and_remedy(tmp_path: Path, text: str, message: str) -> None:
@@ -70,25 +71,23 @@ def test_a_broken_data_file_is_told_with_file_line_and_remedy(tmp_path: Path, te
 
 def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(b'{"prompt": "\xff", "answer": "2"}\n')
-    with pytest.raises(UserError, match="x.jsonl:1: not UTF-8 text"):
+    with pytest.raises(UserError, match="x.jsonl:1: byte 13 of the line is not UTF-8; allowed: UTF-8 text; convert"):
         check_jsonl(tmp_path / "x.jsonl", PROBLEMS, "rl.data[0]")
 
 
 def test_a_data_file_may_have_either_set_of_keys_and_blank_lines(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps({"messages": []}) + "\n\n" + json.dumps({"prompt": "a", "completion": "b"}) + "\n")
+    turn = {"role": "assistant", "content": "b"}
+    path.write_text(json.dumps({"messages": [turn]}) + "\n\n" + json.dumps({"prompt": "a", "completion": "b"}) + "\n")
     assert len(check_jsonl(path, EXAMPLES, "sft.data[0]")) == 64
 
 
 def test_a_base_is_known_by_what_transformers_reads(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text("{}")
-    (model / "model.safetensors").write_bytes(b"w")
+    model = write_base(tmp_path / "model")
     (model / "README.md").write_text("card")
     store = Store(tmp_path / "store")
     direct = resolve_base(str(model), None, store, download=False)
-    assert direct.identity["files"].keys() == {"config.json", "model.safetensors"}
+    assert direct.identity["files"].keys() == {"config.json", "model.safetensors", "tokenizer.json"}
     assert (
         resolve_base(str(tmp_path), None, store, download=False).path == model
     )  # a training stage's folder holds model/
@@ -127,3 +126,29 @@ def test_every_stage_of_the_tiny_preset_has_its_own_digest_and_evaluate_reads_al
     corpora = {stage.id for stage in recipe.stages if stage.kind == "corpus"}
     assert corpora <= set(input_names(recipe, recipe.stage("evaluate")))
     assert not (tmp_path / "store").exists()
+
+
+def test_a_base_whose_files_are_damaged_is_told_without_loading_it(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+
+    def complaint_after(name: str, content: bytes | None) -> str:
+        folder = write_base(tmp_path / "base")
+        path = folder / name
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+        with pytest.raises(UserError) as error:
+            resolve_base(str(folder), None, store, download=False)
+        return str(error.value)
+
+    whole = (write_base(tmp_path / "base") / "model.safetensors").read_bytes()
+    assert f"has {len(whole) - 1} bytes where its header states {len(whole)}" in complaint_after(
+        "model.safetensors", whole[:-1]
+    )
+    assert "is no safetensors file (its header is cut short)" in complaint_after("model.safetensors", whole[:20])
+    assert "is no safetensors file" in complaint_after("model.safetensors", b"")
+    assert "config.json is not JSON" in complaint_after("config.json", b"{")
+    assert "config.json holds a list; allowed: a JSON object" in complaint_after("config.json", b"[]")
+    assert "tokenizer.json is not JSON" in complaint_after("tokenizer.json", b"\xff")
+    assert "has no tokenizer.json" in complaint_after("tokenizer.json", None)

@@ -158,6 +158,14 @@ def test_settings_that_contradict_the_method_are_refused(given: dict[str, Any], 
         rl.check_sampling(rl_stage(**given))
 
 
+def test_a_problem_that_leaves_no_room_for_an_answer_is_refused_before_the_first_step() -> None:
+    trainer: Any = SimpleNamespace(model=tiny_model(), tokenizer=load_tokenizer(CHECKPOINT))
+    tasks = [rl.Task("short", "1 + 1?", "2"), rl.Task("long", "1 + " * 256, "2")]
+    rl.check_lengths(tasks[:1], trainer, rl_stage())
+    with pytest.raises(UserError, match="max_new_tokens: 8 after the .* of problem long; the model has 256 positions"):
+        rl.check_lengths(tasks, trainer, rl_stage())
+
+
 def test_too_few_problems_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "1 + 1?", "answer": "2"}\n')

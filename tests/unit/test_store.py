@@ -207,3 +207,13 @@ def test_the_root_is_the_option_then_the_variable_then_the_current_directory(
     assert Store().root == tmp_path / "named"
     assert Store(tmp_path / "given").root == tmp_path / "given"
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("files", ['{"data/product.txt": 7}', '{"data/product.txt": {"bytes": 7}}', "[]", "null"])
+def test_a_manifest_that_is_not_ours_is_a_damaged_folder(tmp_path: Path, files: str) -> None:
+    store = Store(tmp_path)
+    folder = publish(store, "ab12")
+    (folder / "manifest.json").write_text(f'{{"files": {files}}}')
+    assert store.find("ab12") is None and len(store.problems(folder)) == 1
+    publish(store, "ab12", "again")
+    assert (folder / "data" / "product.txt").read_text() == "again"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configs.errors import UserError
@@ -149,6 +150,42 @@ def test_a_tokenizer_that_does_not_fit_is_refused(folder: Path) -> None:
         load_model(folder)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"has no tokenizer\.json"):
+        load_model(folder)
+
+
+def test_a_config_with_a_field_of_the_wrong_type_is_named(folder: Path) -> None:
+    edit_config(folder, hidden_size="big")
+    with pytest.raises(UserError, match=r"config\.json cannot be read .*'hidden_size' expected int, got str"):
+        load_model(folder)
+
+
+def test_weights_that_do_not_fit_the_config_are_told_in_our_words_alone(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    edit_config(folder, intermediate_size=48)
+    with pytest.raises(UserError, match="of another shape|of the right shape"):
+        load_model(folder)
+    assert capfd.readouterr().err == ""
+
+
+def test_weights_that_are_not_finite_are_refused(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights[name][3, 5] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"{name} in .* holds values that are not finite"):
+        load_model(folder)
+
+
+def test_a_chat_template_that_cannot_be_used_is_refused(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{% for message in %}")
+    with pytest.raises(UserError, match="the chat template in .* cannot be used .*Expected an expression"):
+        load_model(folder)
+
+
+def test_a_tokenizer_config_that_is_no_object_is_refused(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(UserError, match="the tokenizer in .* cannot be read"):
         load_model(folder)
 
 

@@ -116,6 +116,11 @@ def test_a_jsonl_file_gives_its_lines_as_tasks(tmp_path: Path) -> None:
     assert (second.id, second.answer, second.verifier, second.metadata) == ("e", "4", "format", {"a": 1})
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    name = write(tmp_path / "own.jsonl", ["\ufeff" + json.dumps({"prompt": "1+1?", "answer": 2})])
+    assert [task.prompt for task in load_tasks(TaskSource(name=name, split="all"))] == ["1+1?"]
+
+
 def test_a_file_is_divided_between_train_and_heldout_without_overlap(tmp_path: Path) -> None:
     name = write(tmp_path / "own.jsonl", [json.dumps({"prompt": f"{n}+1?", "answer": n + 1}) for n in range(200)])
     train, heldout = draw(name), draw(name, split="heldout")
@@ -137,6 +142,9 @@ def test_a_count_draws_a_seeded_sample_in_the_files_order(tmp_path: Path) -> Non
     ('{"prompt": "2+3?"}', "own.jsonl:2: answer: None"),
     ('{"prompt": "2+3?", "answer": true}', "own.jsonl:2: answer: True"),
     ('{"prompt": "2+3?", "answer": 5, "metadata": 1}', "own.jsonl:2: metadata"),
+    ('{"prompt": "2+3?", "answer": %s}' % ("9" * 5000), "own.jsonl:2: cannot be read .*4300 digits"),
+    ('{"prompt": "\\ud800", "answer": 5}', r"own.jsonl:2: prompt: '\\ud800' holds half of a surrogate pair"),
+    ('{"prompt": %s' % ("[" * 100_000), "own.jsonl:2: "),
 ])
 def test_a_broken_line_is_named_by_file_and_number(tmp_path: Path, line: str, message: str) -> None:
     name = write(tmp_path / "own.jsonl", ['{"prompt": "1+1?", "answer": 2}', line])

@@ -47,7 +47,7 @@ def from_jsonl(source: TaskSource) -> list[Task]:
     _no_params(source)
     path = Path(source.name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); give the path of a JSONL file") from error
     tasks = [_from_line(line, path, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
@@ -65,6 +65,8 @@ def _from_line(line: str, path: Path, number: int) -> Task:
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not whole JSON ({error.msg} at column {error.colno}); "
                         "is the file cut off? mend or delete the line") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of nested brackets
+        raise UserError(f"{where}: cannot be read ({str(error)[:100]}); mend or delete the line") from error
     if not isinstance(row, dict):
         raise UserError(f'{where}: a {type(row).__name__}; allowed: an object {{"prompt": ..., "answer": ...}}')
     prompt, answer = row.get("prompt"), row.get("answer")
@@ -72,6 +74,10 @@ def _from_line(line: str, path: Path, number: int) -> Task:
         raise UserError(f"{where}: prompt: {prompt!r}; allowed: a text that is not empty")
     if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
         raise UserError(f"{where}: answer: {answer!r}; allowed: a text or a number")
+    for field, value in (("prompt", prompt), ("answer", str(answer))):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise UserError(f"{where}: {field}: {value[:40]!a} holds half of a surrogate pair, which is no character; "
+                            "mend or delete the line")
     metadata = row.get("metadata", {})
     if not isinstance(metadata, dict):
         raise UserError(f"{where}: metadata: a {type(metadata).__name__}; allowed: an object")
