@@ -231,7 +231,7 @@ def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path)
         if code == EXIT_USER_ERROR:
             message = _by_its_id(planned, _last_words(build.folder / LOG, "error: "))
             # A rejected input leaves nothing to resume; a refused release leaves the figures that refused it.
-            if not (build.folder / CHECKPOINTS).exists() and planned.stage.kind != "release":
+            if not any((build.folder / CHECKPOINTS).glob("[!.]*")) and planned.stage.kind != "release":
                 build.discard()
             raise UserError(message)
         if code == EXIT_RETRY and delay_s is not None:

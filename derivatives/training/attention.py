@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -210,34 +211,49 @@ AttentionInterface.register(REGISTERED_NAME, _registered_attention)
 AttentionMaskInterface.register(REGISTERED_NAME, flash_attention_mask)
 
 
-PROBE_LENGTHS = (5, 17, 1, 40, 23, 40, 2, SHORT_DOCUMENT + 16)
-"""Documents of the leak probe: a single token, equals, some that are padded, and one too long to count as short."""
+PROBE_LENGTHS = ((5, 17, 1, 15, 17, 2), (SHORT_DOCUMENT + 1, 2))
+"""Documents of the leak probe's rows: a single token, equals, one that is padded; and one too long to count as short.
+The long one is most of the probe's time, so it lies in a row that few passes are needed for."""
 
 
 def leak_probe(model: PreTrainedModel) -> float:
     """Largest trace of one document in another, over hidden states and gradients; 0.0 when there is none.
 
-    Changes every token of half of the documents; the other half must give the same hidden states, and its outputs must
-    have no gradient at the changed ones. The halves are those of each binary digit of a document's number, both ways
-    round, so that each pair is told apart at least once in each direction. That the other half's own gradients are the
-    same too is checked on CPU only: fused CUDA kernels sum them in no fixed order.
+    Changes every token of half of a row's documents; the other half must give the same hidden states, and its outputs
+    must have no gradient at the changed ones. Each pair is told apart in both directions (`probe_halves`). That the
+    other half's own gradients are the same too is checked on CPU only: fused CUDA kernels sum them in no fixed order.
     """
+    return max(_probe_row(model, lengths) for lengths in PROBE_LENGTHS)
+
+
+def probe_halves(num_documents: int) -> list[list[bool]]:
+    """Which documents each pass changes: the fewest passes in which each changes at least once while each other stays.
+
+    Every document is changed in half of the passes, no two in the same ones (Sperner's theorem).
+
+    >>> probe_halves(2)
+    [[True, False], [False, True]]
+    """
+    num_passes = next(n for n in itertools.count(1) if math.comb(n, n // 2) >= num_documents)
+    codes = list(itertools.islice(itertools.combinations(range(num_passes), num_passes // 2), num_documents))
+    return [[number in code for code in codes] for number in range(num_passes)]
+
+
+def _probe_row(model: PreTrainedModel, lengths: tuple[int, ...]) -> float:
     generator = torch.Generator().manual_seed(0)
-    document_T = torch.repeat_interleave(torch.arange(len(PROBE_LENGTHS)), torch.tensor(PROBE_LENGTHS))
     vocab_size: int = model.config.vocab_size
-    ids_T = torch.randint(vocab_size, (len(document_T),), generator=generator)
+    ids_T = torch.randint(vocab_size, (sum(lengths),), generator=generator)
     weights_TE = torch.randn(len(ids_T), model.config.hidden_size, generator=generator)
-    hidden_TE, gradient_TE = _probe_pass(model, ids_T, weights_TE)
+    hidden_TE, gradient_TE = _probe_pass(model, lengths, ids_T, weights_TE)
     worst = 0.0
-    for bit in range((len(PROBE_LENGTHS) - 1).bit_length()):
-        for side in (0, 1):
-            changed = (document_T >> bit) % 2 == side
-            other_ids_T = torch.where(changed, (ids_T + 1) % vocab_size, ids_T)
-            other_TE, other_gradient_TE = _probe_pass(model, other_ids_T, weights_TE * ~changed[:, None])
-            traces = [(other_TE - hidden_TE)[~changed], other_gradient_TE[changed]]
-            if model.device.type == "cpu":
-                traces.append((other_gradient_TE - gradient_TE)[~changed])
-            worst = max(worst, *(float(trace.abs().max()) for trace in traces))
+    for half in probe_halves(len(lengths)):
+        changed = torch.repeat_interleave(torch.tensor(half), torch.tensor(lengths))
+        other_ids_T = torch.where(changed, (ids_T + 1) % vocab_size, ids_T)
+        other_TE, other_gradient_TE = _probe_pass(model, lengths, other_ids_T, weights_TE * ~changed[:, None])
+        traces = [(other_TE - hidden_TE)[~changed], other_gradient_TE[changed]]
+        if model.device.type == "cpu":
+            traces.append((other_gradient_TE - gradient_TE)[~changed])
+        worst = max(worst, *(float(trace.abs().max()) for trace in traces))
     return worst
 
 
@@ -251,12 +267,14 @@ def require_no_leak(model: PreTrainedModel) -> None:
         )
 
 
-def _probe_pass(model: PreTrainedModel, ids_T: Tensor, weights_TE: Tensor) -> tuple[Tensor, Tensor]:
+def _probe_pass(
+    model: PreTrainedModel, lengths: tuple[int, ...], ids_T: Tensor, weights_TE: Tensor
+) -> tuple[Tensor, Tensor]:
     """Hidden states of the packed probe, and the gradient of their weighted sum at the embeddings."""
     from derivatives.training.batch import Row, pack
     from derivatives.training.forward import hidden_states  # which is built on this file
 
-    starts = [0, *itertools.accumulate(PROBE_LENGTHS)]
+    starts = [0, *itertools.accumulate(lengths)]
     ids = ids_T.tolist()
     rows = [Row(ids[start:end]) for start, end in itertools.pairwise(starts)]
     (batch,) = pack(rows, len(ids))

@@ -43,12 +43,16 @@ def save(out: Path, step: int, state: dict[str, Any]) -> Path:
     folder = root / f"step-{step:06d}"
     partial = root / f".step-{step:06d}.partial"
     partial.mkdir()
-    with disk_full_as_os_error(root):
-        torch.save(state, partial / STATE_FILE)
-    content = json.dumps({"step": step, "sha256": _digest(partial / STATE_FILE)})
-    (partial / DIGEST_FILE).write_text(content + "\n", encoding="utf-8")
-    for path in (partial / STATE_FILE, partial / DIGEST_FILE, partial):
-        _sync(path)
+    try:
+        with disk_full_as_os_error(root):
+            torch.save(state, partial / STATE_FILE)
+        content = json.dumps({"step": step, "sha256": _digest(partial / STATE_FILE)})
+        (partial / DIGEST_FILE).write_text(content + "\n", encoding="utf-8")
+        for path in (partial / STATE_FILE, partial / DIGEST_FILE, partial):
+            _sync(path)
+    except BaseException:  # a full disk, most often: it must not stay full of half a checkpoint
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)  # one that could not be read, or of a run that was taken back
     os.replace(partial, folder)
     _sync(root)

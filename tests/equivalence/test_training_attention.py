@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from torch import Tensor
 
 from configs.errors import UserError
 from derivatives.training import attention
-from derivatives.training.attention import leak_probe, packed_attention, plan, require_no_leak
+from derivatives.training.attention import (
+    PROBE_LENGTHS,
+    leak_probe,
+    packed_attention,
+    plan,
+    probe_halves,
+    require_no_leak,
+)
 from derivatives.training.batch import PackedBatch, Row, pack
 from derivatives.training.forward import hidden_states
 from derivatives.training.model import load_model
@@ -133,6 +141,22 @@ def test_the_probe_finds_a_leak_where_there_is_one(tmp_path: Path, monkeypatch: 
     assert leak_probe(model) > 0.01
     with pytest.raises(UserError, match="packed documents see one another"):
         require_no_leak(model)
+
+
+@pytest.mark.parametrize("num_documents", [1, 2, 3, 6, 7, 10, 11])
+def test_the_probe_changes_each_document_at_least_once_while_each_other_one_stays(num_documents: int) -> None:
+    halves = probe_halves(num_documents)
+    for one, other in itertools.permutations(range(num_documents), 2):
+        assert any(half[one] and not half[other] for half in halves)
+    # Six documents take the 6 pairs of 4 passes, ten the 10 pairs of 5.
+    assert len(halves) == {1: 1, 2: 2, 3: 3, 6: 4, 7: 5, 10: 5, 11: 6}[num_documents]
+
+
+def test_the_probe_has_documents_that_are_alone_alike_padded_and_too_long_to_be_short() -> None:
+    short, long = (plan(lengths, torch.tensor((0, *lengths)).cumsum(0).int(), "documents") for lengths in PROBE_LENGTHS)
+    assert short.groups == ((3, 17), (1, 5), (1, 2), (1, 1))  # 17, 17 and a padded 15
+    assert short.slots_T is not None
+    assert long.groups == ((1, SHORT_DOCUMENT + 1), (1, 2))
 
 
 def test_a_transformers_forward_that_ignores_the_packing_is_found_too(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_another_base_forgets_the_commit_of_the_first(tmp_path: Path) -> None:
         ("evaluate.tasks[0].name=gsm8", ["evaluate.tasks[0].name: 'gsm8' is no task set", "'gsm8k'?"]),
         ("evaluate.tasks[0].name=finemath", ["evaluate.tasks[0].name: 'finemath' is no task set"]),
         ("corpus.sources[0].name=python_stdlb", ["corpus.sources[0].name: ", "'python_stdlib'?"]),
-        ("corpus.sources[6].split=test", ["corpus.sources[6].split: 'test' ", "train, heldout, all"]),
+        ("corpus.sources[0].split=test", ["corpus.sources[0].split: 'test' ", "train, heldout, all"]),
         ("evaluate.tasks[0].params.max_term=3", ["evaluate.tasks[0].params.max_term: ", "did you mean 'max_terms'?"]),
         ("evaluate.tasks[0].split=test", ["evaluate.tasks[0].split: 'test' ", "allowed: train, heldout, all"]),
         ("evaluate.tasks[0].count=null", ["evaluate.tasks[0].count: empty ", "evaluate.tasks[0].count=200"]),

@@ -26,6 +26,20 @@ def test_only_the_last_two_stay(tmp_path: Path) -> None:
     assert checkpoint.steps(tmp_path) == [10, 1_000_000]
 
 
+def test_a_save_that_fails_leaves_the_old_checkpoint_and_none_of_its_own_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_state: object, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    checkpoint.save(tmp_path, 1, {"step": 1})
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(tmp_path, 2, {"step": 2})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]
+
+
 def test_nothing_there_is_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.load_latest(tmp_path) is None
     (tmp_path / "checkpoints").mkdir()
