@@ -100,7 +100,8 @@ def test_the_seed_and_the_weights_of_the_base_are_part_of_the_digest(tmp_path: P
     assert digests(tmp_path, "seed=1")["sft"] != before["sft"]
     (tmp_path / "base" / "README.md").write_text("a card computes nothing")
     assert digests(tmp_path) == before
-    (tmp_path / "base" / "model.safetensors").write_bytes(b"other weights")
+    weights = tmp_path / "base" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"c")
     after = digests(tmp_path)
     assert after["sft"] != before["sft"] and after["problems"] == before["problems"]
 
