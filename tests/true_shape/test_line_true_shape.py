@@ -29,7 +29,7 @@ from derivatives.training.model import QWEN_ADDED_TOKENS, load_tokenizer
 from tests.training_fixtures import write_sums
 
 ROOT = Path(__file__).parents[2]
-MAX_MEMORY_GB = 16
+MAX_MEMORY_GB = 14
 """GiB of the largest process. Reinforcement learning with a reference: weights 1 and 1, masters 2, moments 4,
 gradients 2 to 3, the rest activations and libraries."""
 NUM_TOKENS, NUM_ROWS = 151_665, 151_936
@@ -66,7 +66,7 @@ def write_preset(folder: Path) -> Path:
     """The line, small in everything but the model.
 
     Nothing is solved, so the advantages of reinforcement learning are 0. The weight decay of its first step takes the
-    policy away from the reference; the KL term's gradient is then what the second step follows.
+    policy away from the reference (by a hundredth: less would be lost in bf16), and the second follows the KL term.
     """
     problems = [{"id": str(n), "prompt": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(8)]
     for name, chosen in (("train", problems[:4]), ("heldout", problems[4:])):
@@ -78,7 +78,8 @@ def write_preset(folder: Path) -> Path:
         {"id": "sft", "kind": "sft", "data": [str(folder / "sums.jsonl")], "batch_examples": 8, **training},
         {
             "id": "rl", "kind": "rl", "data": [str(folder / "train.jsonl")], "steps": 2, "prompts_per_step": 2,
-            "group_size": 2, "kl_coefficient": 0.1, "weight_decay": 10.0, "sampling": {"max_new_tokens": 8}, **training,
+            "group_size": 2, "kl_coefficient": 0.1, "weight_decay": 100.0, "sampling": {"max_new_tokens": 8},
+            **training,
         },
         {
             "id": "evaluate", "kind": "evaluate", "models": ["base", "rl"], "few_shot": 0,
@@ -137,7 +138,8 @@ def check_training(sft: Path, rl: Path) -> None:
         # To the trainer a padded id has log-probability minus infinity: one draw of it is an infinite mismatch.
         assert line["rl/mismatch"] <= line["rl/largest_mismatch"] < 0.2
         assert line["rl/entropy"] == pytest.approx(math.log(NUM_TOKENS), abs=0.5)
-    assert 0 == steps[0]["rl/grad_norm"] < steps[1]["rl/grad_norm"]  # in the first step the policy is the reference
+    for name in ("rl/divergence", "rl/grad_norm"):
+        assert 0 == steps[0][name] < steps[1][name]  # in the first step the policy is the reference
     rollouts = [json.loads(line) for line in (rl / "rollouts.jsonl").read_text().splitlines()]
     assert len(rollouts) == 2 * 2 * 2
     assert all(one["completion"] for one in rollouts)  # a padded id has no text
