@@ -11,7 +11,7 @@ Writes `results.json` (its shape is in docs/architecture.md), `samples.jsonl`, `
 killed run goes on after the last model that was finished. `evaluate_model` does the same for one checkpoint without a
 recipe. Statistics and their sources are in `evaluation/statistics.py`.
 
-Not done: several devices; stop strings (a plain completion is cut where it asks its next question, after it was drawn).
+Not done: several devices.
 """
 
 from __future__ import annotations

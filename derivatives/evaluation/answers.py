@@ -68,7 +68,8 @@ def ask(
         judged[index, sample] = text, asking.pool.submit(tasks[index], text)
 
     keys = [f"{form}/{number}/{task.id}" for number, task in enumerate(tasks)]
-    groups = engine.generate(prompts, num_samples, sampling, asking.seed, keys, on_completion=submit)
+    stop = NEXT_QUESTION if form == FEW_SHOT else None
+    groups = engine.generate(prompts, num_samples, sampling, asking.seed, keys, on_completion=submit, stop_text=stop)
     return [
         [_answer(completion, *judged[index, sample], form) for sample, completion in enumerate(group)]
         for index, group in enumerate(groups)

@@ -32,6 +32,8 @@ _COLUMN_BLOCK = {"cpu": 32, "cuda": 128}
 """Columns by which the visible cache grows; coarse on CUDA, where each size is a graph of its own."""
 _STEPS_PER_CHECK = {"cpu": 1, "cuda": 4}
 """Steps between looks at which slots ended; a look makes the host wait for the device."""
+_STEPS_PER_READING = 16
+"""Steps between decodings of what was drawn so far, where a text is looked for."""
 _PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}
 _CACHE_SHARE = 0.3
 """Share of a CUDA device's memory that the cache may take."""
@@ -85,6 +87,7 @@ class RolloutEngine:
         seed: int = 0,
         keys: Sequence[str | int] | None = None,
         on_completion: OnCompletion | None = None,
+        stop_text: str | None = None,
     ) -> list[list[Completion]]:
         """Complete every prompt `num_samples` times.
 
@@ -95,6 +98,7 @@ class RolloutEngine:
             seed: Of all draws.
             keys: Name of each prompt's random numbers; by default its index.
             on_completion: Called as completions end, in the order in which they end.
+            stop_text: A completion that holds this text is ended soon after (not cut at it).
 
         Returns:
             For each prompt, in the given order, its completions by sample index.
@@ -105,7 +109,7 @@ class RolloutEngine:
         names = list(keys) if keys is not None else list(range(len(prompts)))
         with torch.inference_mode():
             run = _Run(self, prompts, num_samples, sampling, lambda i, s: stream_of(seed, names[i], s))
-            run.on_completion = on_completion
+            run.on_completion, run.stop_text = on_completion, stop_text
             return run.finish()
 
     def release(self) -> None:
@@ -180,6 +184,7 @@ class _Run:
         self.prefix = _Prefix(torch.empty(0), {})
         self.num_prefilled = 0
         self.on_completion: OnCompletion | None = None
+        self.stop_text: str | None = None
 
     def finish(self) -> list[list[Completion]]:
         """Run to the end."""
@@ -187,6 +192,7 @@ class _Run:
         rule = StepRule(self.sampling, self.engine.num_real_tokens, pointers if self.kind == "cuda" else ())
         step = advance_by_graph if self.kind == "cuda" else advance
         block, num_steps = _COLUMN_BLOCK[self.kind], _STEPS_PER_CHECK[self.kind]
+        num_since_read = 0
         while True:
             self._refill()
             self._gather_rows()
@@ -199,6 +205,10 @@ class _Run:
                 step(self.slots, self.weights, self.engine.rotary, self.engine.stops_V, rule, shape)
             for row in range(self.num_rows):
                 self.positions[row] += num_steps
+            num_since_read += num_steps
+            if self.stop_text is not None and num_since_read >= _STEPS_PER_READING:
+                self._stop_at(self.stop_text)
+                num_since_read = 0
             self._collect()
         return self.results  # type: ignore[return-value]  # every place is filled by now
 
@@ -255,6 +265,16 @@ class _Run:
             self.held[target], self.positions[target] = self.held[source], self.positions[source]
             self.held[source] = None
         self.num_rows = wanted
+
+    def _stop_at(self, text: str) -> None:
+        """End the completions that hold this text."""
+        counts = self.slots.counts_B[: self.num_rows].tolist()
+        tokens = self.slots.out_tokens_BN[: self.num_rows].tolist()
+        rows = [row for row in range(self.num_rows) if self.held[row] is not None]
+        texts = self.engine.tokenizer.batch_decode([tokens[row][: counts[row]] for row in rows])
+        found = [row for row, written in zip(rows, texts, strict=True) if text in written]
+        if found:
+            self.slots.active_B[torch.tensor(found, device=self.engine.device)] = False
 
     def _collect(self) -> None:
         """Take what ended out of its slots."""

@@ -180,6 +180,22 @@ def test_padding_ids_are_never_drawn(model: Qwen2ForCausalLM, tokenizer: PreTrai
     assert max(drawn) < num_real_tokens(tokenizer) and len(drawn) > 500
 
 
+def test_a_stop_text_ends_a_completion_soon_after_it_and_changes_nothing_before(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    sampling = Sampling(temperature=1.0, max_new_tokens=100)
+    whole = RolloutEngine(model, tokenizer, num_slots=3).generate(PROMPTS, 1, sampling, seed=3)
+    text = tokenizer.decode(whole[1][0].token_ids[4:7])
+    stopped = RolloutEngine(model, tokenizer, num_slots=3).generate(PROMPTS, 1, sampling, seed=3, stop_text=text)
+    ids, shorter = whole[1][0].token_ids, stopped[1][0].token_ids
+    assert len(ids) == 100
+    assert 7 <= len(shorter) <= 7 + 16
+    assert shorter == ids[: len(shorter)]
+    others = [index for index in range(len(PROMPTS)) if text not in whole[index][0].text]
+    assert len(others) >= 3
+    assert all(stopped[index][0].token_ids == whole[index][0].token_ids for index in others)
+
+
 def test_what_does_not_fit_is_refused(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
     engine = RolloutEngine(model, tokenizer)
     with pytest.raises(UserError, match="257 positions; the model has 256"):
