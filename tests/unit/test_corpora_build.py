@@ -146,14 +146,12 @@ def test_problems_of_all_sources_are_spread_over_the_file(tmp_path: Path) -> Non
     assert all(owners[i:i + 10].count("a.jsonl") == 5 for i in range(0, 100, 10))
 
 
-def test_half_of_a_surrogate_pair_is_dropped_in_a_text_and_kept_in_metadata(tmp_path: Path) -> None:
+def test_half_of_a_surrogate_pair_is_kept_in_an_id_and_in_metadata(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
-    path.write_text('{"id": "a\\ud800", "prompt": "b\\ud800", "answer": "1"}\n'
-                    '{"id": "c\\ud800", "prompt": "d", "answer": "1", "metadata": {"e": "\\ud800"}}\n')
+    path.write_text('{"id": "c\\ud800", "prompt": "d", "answer": "1", "metadata": {"e": "\\ud800"}}\n')
     data = build(tmp_path, {"output": "problems", "sources": [{"name": str(path)}]})
-    [problem], [dropped] = read_lines(data / "problems.jsonl"), read_lines(data / "dropped.jsonl")
+    [problem] = read_lines(data / "problems.jsonl")
     assert problem["id"] == "c\ud800" and problem["metadata"] == {"e": "\ud800"}
-    assert (dropped["id"], dropped["reason"], dropped["text"]) == ("a\ud800", "lone_surrogate", "b\ud800")
 
 
 def test_worked_examples_become_text_and_their_questions_are_recorded(tmp_path: Path) -> None:
