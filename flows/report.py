@@ -263,13 +263,23 @@ def sample_section(stage: Stage, released: str) -> dict[str, Any]:
     order = [name for name in dict.fromkeys([*asked, *sorted(found)]) if name in found]
     released = released if released in found else (order[-1] if order else "")
     groups: dict[str, list[Any]] = {outcome: [] for outcome in SAMPLES_SHOWN}
-    for answers in by_problem.values():
-        mine = answers.get(released, {})
+    for mine, answers in _in_turn([(answers.get(released, {}), answers) for answers in by_problem.values()]):
         outcome = str(mine.get("outcome"))
         if outcome in groups and len(groups[outcome]) < SAMPLES_SHOWN[outcome]:
             shown = [{"who": name, **_verdict(answers[name])} for name in order if name in answers]
             groups[outcome].append(_problem(mine) | {"answers": shown})
     return {"id": stage.id, "released": released, "groups": [(name, shown) for name, shown in groups.items() if shown]}
+
+
+def _in_turn(problems: list[tuple[dict[str, Any], Any]]) -> list[tuple[dict[str, Any], Any]]:
+    """The first problem of each task set, then the second of each, so that a few show all sets."""
+    places: dict[str, int] = {}
+    ranked = []
+    for problem in problems:
+        source = str(problem[0].get("source"))
+        places[source] = places.get(source, -1) + 1
+        ranked.append((places[source], problem))
+    return [problem for _, problem in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def rollout_section(stage: Stage) -> dict[str, Any]:

@@ -377,3 +377,9 @@ def test_durations_read_as_people_say_them() -> None:
         "1 h 0 min",
         "2 h 1 min",
     ]
+
+
+def test_few_samples_show_every_task_set_before_a_second_problem_of_one() -> None:
+    problems = [({"source": source, "prompt": str(number)}, None) for source in ("a", "b") for number in range(3)]
+    shown = [f"{sample['source']}{sample['prompt']}" for sample, _ in _in_turn(problems)]
+    assert shown == ["a0", "b0", "a1", "b1", "a2", "b2"]
