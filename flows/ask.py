@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import UserError, is_unicode
 from configs.load import default_machine_name, load_machine
 from configs.names import check_source, check_verifier
 from configs.schema import EvaluateStage, Sampling, TaskSource
@@ -72,7 +72,7 @@ def chat_with(given: argparse.Namespace) -> int:
     """One answer, or a conversation until end of file."""
     if given.prompt is not None and not given.prompt.strip():
         raise UserError("--prompt: empty; write a question")
-    if given.prompt is not None and not _is_unicode(given.prompt):
+    if given.prompt is not None and not is_unicode(given.prompt):
         raise UserError(f"--prompt: {given.prompt[:40]!a} is not UTF-8 text; write it in UTF-8")
     folder = _checkpoint(given.model)
     machine = load_machine(given.machine or default_machine_name())
@@ -101,19 +101,10 @@ def _questions() -> Any:
             return
         except UnicodeDecodeError as error:
             raise UserError("standard input: not UTF-8 text; write questions in UTF-8") from error
-        if line and not _is_unicode(line):
+        if line and not is_unicode(line):
             raise UserError(f"standard input: {line[:40]!a} is not UTF-8 text; write questions in UTF-8")
         if line:
             yield line
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it can be written as UTF-8; bytes of an argument that cannot be read so come as lone surrogates."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _checkpoint(name: str) -> Path:

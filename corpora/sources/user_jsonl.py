@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import UserError, is_unicode
 from configs.schema import CorpusSource
 from corpora.document import Document
 from corpora.dropped import DropLog
@@ -144,18 +144,10 @@ def _string(row: dict[str, Any], key: str, where: str, output: str) -> str:
     value = row[key]
     if not isinstance(value, str):
         raise UserError(f"{where}: {key}: {_short(value)} is a {type(value).__name__}; allowed: text")
-    if not _is_unicode(value):
+    if not is_unicode(value):
         raise UserError(f"{where}: {key}: {_short(value)} holds half of a surrogate pair, which is no "
                         "character; allowed: whole Unicode characters; mend the line")
     return value
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _short(value: Any) -> str:

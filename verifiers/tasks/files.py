@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.catalogue import open_rows
-from configs.errors import UserError
+from configs.errors import UserError, is_unicode
 from configs.schema import TaskSource
 from verifiers.api import Task
 from verifiers.tasks.split import split_of
@@ -75,7 +75,7 @@ def _from_line(line: str, path: Path, number: int) -> Task:
     if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
         raise UserError(f"{where}: answer: {answer!r}; allowed: a text or a number")
     for field, value in (("prompt", prompt), ("answer", str(answer))):
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if not is_unicode(value):
             raise UserError(f"{where}: {field}: {value[:40]!a} holds half of a surrogate pair, which is no character; "
                             "mend or delete the line")
     metadata = row.get("metadata", {})
