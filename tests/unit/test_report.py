@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows.report import duration, headline, visible, write_report
+from flows.report import _in_turn, duration, headline, visible, write_report
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31m \u202egnp.exe {{ 7*7 }} </pre> & "
