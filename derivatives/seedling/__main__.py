@@ -13,18 +13,17 @@ from pathlib import Path
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     summary, details = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m derivatives.seedling", description=summary, epilog=details
-    )
+    parser = argparse.ArgumentParser(prog="python -m derivatives.seedling", description=summary, epilog=details)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the run; resumed if it holds a checkpoint")
+    parser.add_argument("--tokens", type=int, default=100_000_000, help="tokens to train on (default: %(default)s)")
     parser.add_argument(
-        "out", type=Path, metavar="OUT", help="folder of the run; resumed if it holds a checkpoint"
+        "--workers",
+        type=int,
+        default=2,
+        choices=(1, 2, 4),
+        help="processes that share each step, one per idle core (default: %(default)s)",
     )
-    parser.add_argument(
-        "--tokens", type=int, default=50_000_000, help="tokens to train on (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=2, help="CPU threads for the training (default: %(default)s)"
-    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each worker (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default: %(default)s)")
     return parser.parse_args(argv)
 
@@ -49,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    pretrain(options.out, options.tokens, options.seed)
+    pretrain(options.out, options.tokens, options.seed, options.workers)
     return 0
 
 

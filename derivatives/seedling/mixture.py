@@ -8,6 +8,7 @@ follows.
 """
 
 import os
+import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,16 +17,17 @@ from random import Random
 import numpy as np
 from tokenizers import Tokenizer
 
-from .sources import arithmetic, code, english, word_problems
+from .sources import arithmetic, code, english, functions, word_problems
 from .tokenizer import END_OF_TEXT
 
 # Source -> (share of tokens, maker of one document).
 SOURCES = {
-    "arithmetic": (0.50, arithmetic.document),
-    "word_problems": (0.20, word_problems.document),
+    "arithmetic": (0.44, arithmetic.document),
+    "word_problems": (0.18, word_problems.document),
     "retrieval": (0.06, word_problems.retrieval_document),
-    "code": (0.12, code.document),
-    "english": (0.12, english.document),
+    "code": (0.13, code.document),
+    "functions": (0.08, functions.document),
+    "english": (0.11, english.document),
 }
 SHARD_TOKENS = 1 << 20
 BATCH_DOCUMENTS = 64
@@ -57,11 +59,15 @@ def source_documents(tokenizer: Tokenizer, seed: int, shard: int, name: str) -> 
     return documents
 
 
-def write_shard(tokenizer_file: str, folder: str, seed: int, shard: int) -> str:
+def shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"shard-{shard:05d}.npy"
+
+
+def write_shard(tokenizer_file: str, folder: Path, seed: int, shard: int) -> Path:
     """Make one shard of `SHARD_TOKENS` uint16 ids unless it is there; returns its path."""
-    path = Path(folder) / f"shard-{shard:05d}.npy"
+    path = shard_path(folder, shard)
     if path.exists():
-        return str(path)
+        return path
     tokenizer = Tokenizer.from_file(tokenizer_file)
     documents = [ids for name in SOURCES for ids in source_documents(tokenizer, seed, shard, name)]
     Random(f"{seed}/{shard}/order").shuffle(documents)
@@ -73,27 +79,40 @@ def write_shard(tokenizer_file: str, folder: str, seed: int, shard: int) -> str:
     with partial.open("wb") as file:
         np.save(file, ids)
     os.replace(partial, path)
-    return str(path)
+    return path
 
 
 class TokenStream:
-    """Random access to the stream; the shard after the one in use is made in another process."""
+    """Random access to the stream; the shard after the one in use is made in another process.
 
-    def __init__(self, tokenizer_file: Path, folder: Path, seed: int):
-        self.arguments = (str(tokenizer_file), str(folder), seed)
+    Of several workers that read one folder, the first makes the shards and the others wait for them.
+    """
+
+    def __init__(self, tokenizer_file: Path, folder: Path, seed: int, rank: int = 0):
+        self.arguments = (str(tokenizer_file), folder, seed)
+        self.folder, self.rank = folder, rank
         self.pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
-        self.pending: dict[int, Future[str]] = {}
+        self.pending: dict[int, Future[Path]] = {}
         self.loaded: dict[int, np.ndarray] = {}
 
-    def _request(self, shard: int) -> Future[str]:
+    def _request(self, shard: int) -> Future[Path]:
         if shard not in self.pending:
             self.pending[shard] = self.pool.submit(write_shard, *self.arguments, shard)
         return self.pending[shard]
 
-    def _shard(self, shard: int) -> np.ndarray:
-        if shard not in self.loaded:
+    def _path(self, shard: int) -> Path:
+        if self.rank == 0:
             path = self._request(shard).result()
             self._request(shard + 1)
+            return path
+        path = shard_path(self.folder, shard)
+        while not path.exists():
+            time.sleep(0.1)
+        return path
+
+    def _shard(self, shard: int) -> np.ndarray:
+        if shard not in self.loaded:
+            path = self._path(shard)
             self.loaded = {shard: np.load(path), **{k: v for k, v in self.loaded.items() if k == shard - 1}}
         return self.loaded[shard]
 

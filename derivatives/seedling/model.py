@@ -40,9 +40,7 @@ class Shape:
 
 def rope_tables(shape: Shape, num_tokens: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines `[T, D]` in the half-rotation layout of Hugging Face's Qwen2."""
-    frequencies = shape.rope_theta ** (
-        -torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
-    )
+    frequencies = shape.rope_theta ** (-torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim)
     angles_TD = torch.outer(torch.arange(num_tokens, dtype=torch.float32), frequencies).repeat(1, 2)
     return angles_TD.cos(), angles_TD.sin()
 

@@ -5,6 +5,10 @@ out. A checkpoint holds weights, optimizer states and the number of tokens read,
 on in the stream and replays nothing. A run's folder can be copied and finished with fewer `--tokens`: that
 is how snapshots are made.
 
+Several worker processes share each step: one reads every n-th micro-batch, gradients are averaged among them,
+and Muon, whose orthogonalisation costs as much as a tenth of the rest, updates every n-th matrix in each and
+then exchanges them. One thread a worker beats several threads in one process, whose small products do not split.
+
 Sources: Muon (Keller Jordan, https://kellerjordan.github.io/posts/muon/) with the update scale of
 arXiv:2502.16982; warm-up, stable, decay from MiniCPM (arXiv:2404.06395).
 """
@@ -14,12 +18,15 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import log
 from pathlib import Path
 from random import Random
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing import spawn
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedTokenizerFast
 
@@ -27,7 +34,7 @@ from .mixture import SOURCES, TokenStream, sample_documents
 from .model import Seedling, Shape, export
 from .tokenizer import save_tokenizer, train_tokenizer
 
-TOKENS_PER_STEP = 8192
+TOKENS_PER_STEP = 16384
 TOKENS_PER_MICRO_BATCH = 4096
 STABLE_ROW_TOKENS, DECAY_ROW_TOKENS = 256, 512
 MATRIX_LR, OTHER_LR = 6e-3, 3e-3
@@ -43,14 +50,26 @@ HELD_OUT_DOCUMENTS = 200
 
 @dataclass
 class Run:
-    """What a checkpoint restores."""
+    """What a checkpoint restores, and this process's place among the workers."""
 
     model: Seedling
-    optimizers: list[Optimizer]
+    muon: Muon
+    adamw: AdamW
     num_tokens: int = 0
+    rank: int = 0
+    num_workers: int = 1
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        return self.muon, self.adamw
+
+    @property
+    def matrices(self) -> list[Tensor]:
+        """What Muon updates; worker r updates every n-th of them, from the r-th on."""
+        return self.muon.param_groups[0]["params"]  # type: ignore[no-any-return]
 
 
-def new_run(seed: int, shape: Shape = Shape()) -> Run:  # noqa: B008 - frozen
+def new_run(seed: int, shape: Shape = Shape(), rank: int = 0, num_workers: int = 1) -> Run:  # noqa: B008 - frozen
     torch.manual_seed(seed)
     model = Seedling(shape)
     matrices = [p for name, p in model.named_parameters() if name.startswith("layers.") and p.ndim == 2]
@@ -60,7 +79,7 @@ def new_run(seed: int, shape: Shape = Shape()) -> Run:  # noqa: B008 - frozen
     for optimizer in (muon, adamw):
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
-    return Run(model, [muon, adamw])
+    return Run(model, muon, adamw, rank=rank, num_workers=num_workers)
 
 
 def rate(num_tokens: int, total_tokens: int) -> float:
@@ -75,9 +94,18 @@ def rate(num_tokens: int, total_tokens: int) -> float:
 
 
 def save_checkpoint(run: Run, path: Path) -> None:
+    """Write the run's state; called by every worker, written by the first."""
+    muon = run.muon.state_dict()
+    if run.num_workers > 1:
+        parts: list[dict[int, dict[str, Tensor]]] | None = [{}] * run.num_workers if run.rank == 0 else None
+        owned = {index: muon["state"][index] for index in range(run.rank, len(run.matrices), run.num_workers)}
+        dist.gather_object(owned, parts)
+        muon["state"] = {index: state for part in parts or () for index, state in part.items()}
+    if run.rank:
+        return
     state = {
         "model": run.model.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
+        "optimizers": [muon, run.adamw.state_dict()],
         "num_tokens": run.num_tokens,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,19 +147,49 @@ def train_step(run: Run, loss: Callable[[Tensor], Tensor], stream: TokenStream, 
     """One optimizer step; returns the mean loss in nats per token."""
     share = rate(run.num_tokens, total_tokens)
     row_tokens = STABLE_ROW_TOKENS if run.num_tokens < (1 - DECAY_SHARE) * total_tokens else DECAY_ROW_TOKENS
-    num_micro_batches, mean = TOKENS_PER_STEP // TOKENS_PER_MICRO_BATCH, 0.0
-    for ids in micro_batches(stream, run.num_tokens, row_tokens):
+    num_micro_batches, mean = TOKENS_PER_STEP // TOKENS_PER_MICRO_BATCH, torch.zeros(())
+    for ids in islice(micro_batches(stream, run.num_tokens, row_tokens), run.rank, None, run.num_workers):
         value = loss(ids) / num_micro_batches
         value.backward()
-        mean += value.item()
+        mean += value.detach()
+    sum_over_workers(run, mean)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), MAX_GRAD_NORM)
     for optimizer in run.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * share
+    for index, matrix in enumerate(run.matrices):
+        if index % run.num_workers != run.rank:
+            matrix.grad = None  # Another worker's.
+    for optimizer in run.optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+    exchange_matrices(run)
     run.num_tokens += TOKENS_PER_STEP
-    return mean
+    return mean.item()
+
+
+def sum_over_workers(run: Run, mean: Tensor) -> None:
+    """Gradients and the loss, summed over the workers in place."""
+    if run.num_workers == 1:
+        return
+    parts = [mean, *(parameter.grad for parameter in run.model.parameters() if parameter.grad is not None)]
+    flat = torch.cat([part.flatten() for part in parts])
+    dist.all_reduce(flat)
+    for part, summed in zip(parts, flat.split([part.numel() for part in parts]), strict=True):
+        part.copy_(summed.view_as(part))
+
+
+@torch.no_grad()
+def exchange_matrices(run: Run) -> None:
+    """Every worker takes over the matrices that the others updated."""
+    if run.num_workers == 1:
+        return
+    for rank in range(run.num_workers):
+        owned = run.matrices[rank :: run.num_workers]
+        flat = torch.cat([matrix.flatten() for matrix in owned])
+        dist.broadcast(flat, src=rank)
+        for matrix, updated in zip(owned, flat.split([m.numel() for m in owned]), strict=True):
+            matrix.copy_(updated.view_as(matrix))
 
 
 @torch.inference_mode()
@@ -166,11 +224,38 @@ def report(out: Path, record: dict[str, float | int]) -> None:
     )
 
 
-def pretrain(out: Path, total_tokens: int, seed: int) -> None:
+def pretrain(out: Path, total_tokens: int, seed: int, num_workers: int = 1) -> None:
     """Train to `total_tokens` and write `out/model`; goes on from `out/checkpoints` if there is one."""
+    num_micro_batches = TOKENS_PER_STEP // TOKENS_PER_MICRO_BATCH
+    if num_micro_batches % num_workers:
+        raise ValueError(f"{num_workers} workers cannot share {num_micro_batches} micro-batches evenly")
+    prepare_tokenizer(out, seed)
+    if num_workers == 1:
+        train(0, 1, out, total_tokens, seed)
+        return
+    meeting = out / f"workers-{os.getpid()}"
+    try:
+        spawn(worker, (num_workers, out, total_tokens, seed, meeting), nprocs=num_workers)
+    finally:
+        meeting.unlink(missing_ok=True)
+
+
+def worker(rank: int, num_workers: int, out: Path, total_tokens: int, seed: int, meeting: Path) -> None:
+    """One of several processes; they meet through a file and talk over loopback."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    dist.init_process_group("gloo", init_method=meeting.absolute().as_uri(), rank=rank, world_size=num_workers)
+    try:
+        train(rank, num_workers, out, total_tokens, seed)
+    finally:
+        dist.destroy_process_group()
+
+
+def train(rank: int, num_workers: int, out: Path, total_tokens: int, seed: int) -> None:
+    """The whole training in one worker; the first one reports, saves and exports."""
     tokenizer = prepare_tokenizer(out, seed)
-    stream = TokenStream(out / "tokenizer" / "tokenizer.json", out / "data", seed)
-    run, checkpoint = new_run(seed), out / "checkpoints" / "latest.pt"
+    stream = TokenStream(out / "tokenizer" / "tokenizer.json", out / "data", seed, rank)
+    run, checkpoint = new_run(seed, rank=rank, num_workers=num_workers), out / "checkpoints" / "latest.pt"
     if checkpoint.exists():
         load_checkpoint(run, checkpoint)
     loss = compiled_loss(run.model)
@@ -183,18 +268,23 @@ def pretrain(out: Path, total_tokens: int, seed: int) -> None:
             elapsed, since = time.perf_counter() - since, time.perf_counter()
             seconds += elapsed
             speed = len(losses) * TOKENS_PER_STEP / elapsed
-            eta_s = (total_tokens - run.num_tokens) / speed
             record = {
                 "step": step,
                 "tokens": run.num_tokens,
                 "total": total_tokens,
                 "loss": sum(losses) / len(losses),
+                "tokens_per_s": speed,
+                "eta_s": (total_tokens - run.num_tokens) / speed,
+                "seconds": seconds,
             }
-            report(out, {**record, "tokens_per_s": speed, "eta_s": eta_s, "seconds": seconds})
+            if rank == 0:
+                report(out, record)
             losses = []
         if step % CHECKPOINT_STEPS == 0 or run.num_tokens >= total_tokens:
             save_checkpoint(run, checkpoint)
     stream.close()
+    if rank:
+        return
     export(run.model, tokenizer, out / "model")
     metrics = {"tokens": run.num_tokens, "held_out": held_out_loss(run.model, tokenizer)}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")

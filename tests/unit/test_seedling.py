@@ -1,7 +1,11 @@
 """The seedling: its tokenizer, its checkpoint, its mixture and its training forward."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -13,7 +17,7 @@ from derivatives.seedling import SEEDLING_PATH, train
 from derivatives.seedling.__main__ import main
 from derivatives.seedling.mixture import SOURCES, TokenStream, source_documents
 from derivatives.seedling.model import Seedling, Shape, hugging_face_model
-from derivatives.seedling.sources import arithmetic, items, word_problems
+from derivatives.seedling.sources import arithmetic, functions, items, word_problems
 from derivatives.seedling.tokenizer import CODE_TOKENS, CONTROL_TOKENS
 from derivatives.seedling.train import load_checkpoint, new_run, rate, save_checkpoint, train_step
 
@@ -109,7 +113,7 @@ def test_training_forward_equals_hugging_face():
 
 def test_learning_rate_warms_up_stays_and_decays_to_nothing():
     # 100 steps of warm-up, the last fifth of 10M tokens decays.
-    assert rate(49 * 8192, 10_000_000) == pytest.approx(50 / 100)
+    assert rate(49 * train.TOKENS_PER_STEP, 10_000_000) == pytest.approx(50 / 100)
     assert rate(7_900_000, 10_000_000) == 1
     assert rate(9_500_000, 10_000_000) == pytest.approx(0.5e6 / 2e6)
     assert rate(10_000_000, 10_000_000) == 0
@@ -137,6 +141,55 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path, monkeypatch):
     assert train_step(other, other.model.loss, stream, 100_000) == expected
     for ours, theirs in zip(other.model.parameters(), one.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+WORKER = """
+import sys
+import numpy as np, torch, torch.distributed as dist
+from pathlib import Path
+from derivatives.seedling import train
+from derivatives.seedling.model import Shape
+
+class CountingStream:
+    def read(self, start, count):
+        return (np.arange(start, start + count) * 7 % 96).astype(np.uint16)
+
+rank, num_workers, out = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+torch.set_num_threads(1)
+train.TOKENS_PER_STEP, train.TOKENS_PER_MICRO_BATCH = 1024, 512
+if num_workers > 1:
+    dist.init_process_group("gloo", init_method=(out / "meeting").as_uri(), rank=rank, world_size=num_workers)
+shape = Shape(96, 32, 2, 2, 1, 16, 48)
+run = train.new_run(1, shape, rank, num_workers)
+losses = [train.train_step(run, run.model.loss, CountingStream(), 100_000) for _ in range(3)]
+train.save_checkpoint(run, out / f"workers-{num_workers}.pt")
+if rank == 0:
+    torch.save(losses, out / f"losses-{num_workers}.pt")
+"""
+
+
+def test_two_workers_train_what_one_trains(tmp_path):
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(Path(train.__file__).parents[2])}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(rank), str(num_workers), str(tmp_path)], env=environment
+        )
+        for rank, num_workers in ((0, 1), (0, 2), (1, 2))
+    ]
+    assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
+    assert torch.load(tmp_path / "losses-2.pt") == pytest.approx(torch.load(tmp_path / "losses-1.pt"), rel=1e-4)
+    one, two = (torch.load(tmp_path / f"workers-{n}.pt", weights_only=True) for n in (1, 2))
+    for name, weights in one["model"].items():  # bf16 products; Muon's first updates amplify what they round.
+        torch.testing.assert_close(two["model"][name], weights, rtol=0.02, atol=3e-3, msg=name)
+    muon_one, muon_two = one["optimizers"][0]["state"], two["optimizers"][0]["state"]
+    assert muon_one.keys() == muon_two.keys()
+    for index, state in muon_one.items():
+        torch.testing.assert_close(muon_two[index]["momentum_buffer"], state["momentum_buffer"], rtol=0.05, atol=1e-3)
+
+
+def test_workers_that_cannot_share_a_step_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="3 workers cannot share 4 micro-batches"):
+        train.pretrain(tmp_path, 100_000, 0, num_workers=3)
 
 
 def test_stream_reads_across_shards(tmp_path):
@@ -184,6 +237,16 @@ def test_chain_ends_in_the_value_of_its_expression():
 )
 def test_numbers_in_words(number, words):
     assert items.in_words(number) == words
+
+
+def test_generated_functions_do_what_their_calls_say():
+    rng = Random(3)
+    for _ in range(500):
+        made = functions.function(rng)
+        space = {}
+        exec(made.source, space)
+        for arguments, result in made.calls:
+            assert repr(eval(f"{made.name}({arguments})", space)) == result
 
 
 HELD_OUT_TEMPLATES = re.compile(

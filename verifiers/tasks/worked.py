@@ -164,12 +164,13 @@ def _leg_counting(task: Task) -> Lines:
 
 
 def _euclid(first: int, second: int) -> list[str]:
-    """`84 = 1 * 60 + 24`, ... down to remainder 0; the last divisor is the greatest common one."""
+    """`93 - 15 x 6 = 93 - 90 = 3`, ... down to remainder 0; the last divisor is the greatest common one."""
     larger, smaller = max(first, second), min(first, second)
     steps = []
     while smaller:
         quotient, remainder = divmod(larger, smaller)
-        steps.append(f"{larger} = {quotient} * {smaller} + {remainder}")
+        product = quotient * smaller
+        steps.append(f"{larger} - {smaller} x {quotient} = {larger} - {product} = {remainder}")
         larger, smaller = smaller, remainder
     return steps
 

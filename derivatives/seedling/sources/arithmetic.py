@@ -102,9 +102,7 @@ def running_sum(rng: Random) -> Item:
     for term in numbers[1:]:
         steps.append(f"{total} + {term} = {total + term}")
         total += term
-    ask = rng.choice(
-        ["Add up {}.", "Sum of {}:", "Total of {}?", "Find the sum of the list [{}].", "Add these: {}."]
-    )
+    ask = rng.choice(["Add up {}.", "Sum of {}:", "Total of {}?", "Find the sum of the list [{}].", "Add these: {}."])
     return Item(ask.format(listed), tuple(steps), str(total))
 
 
@@ -169,9 +167,7 @@ def division(rng: Random) -> Item:
     if rest:
         steps = (check, f"{a} - {b * quotient} = {rest}")
         return Item(f"Divide {a} by {b} with remainder.", steps, f"{quotient} remainder {rest}")
-    return Item(
-        rng.choice(ASK).format(f"{a} {rng.choice(['/', '÷', 'divided by'])} {b}"), (check,), str(quotient)
-    )
+    return Item(rng.choice(ASK).format(f"{a} {rng.choice(['/', '÷', 'divided by'])} {b}"), (check,), str(quotient))
 
 
 REMAINDER_FORMS = [
@@ -363,9 +359,7 @@ def table(rng: Random) -> str:
     n = rng.randint(2, 15)
     if rng.random() < 0.6:
         sign = rng.choice("x*")
-        return f"Times table of {n}\n" + "\n".join(
-            f"{k} {sign} {n} = {k * n}" for k in range(rng.randint(0, 2), 16)
-        )
+        return f"Times table of {n}\n" + "\n".join(f"{k} {sign} {n} = {k * n}" for k in range(rng.randint(0, 2), 16))
     start, step = number(rng), rng.choice((1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, -1, -2, -3, -5, -10))
     return "Count on: " + ", ".join(str(start + k * step) for k in range(rng.randint(8, 20)))
 

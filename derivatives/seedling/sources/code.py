@@ -46,9 +46,7 @@ def files() -> tuple[tuple[Path, ...], ...]:
     """Python files of each root, in a stable order."""
     listing = []
     for root in roots():
-        paths = (
-            p for p in sorted(root.rglob("*.py")) if not SKIPPED_FOLDERS & set(p.relative_to(root).parts)
-        )
+        paths = (p for p in sorted(root.rglob("*.py")) if not SKIPPED_FOLDERS & set(p.relative_to(root).parts))
         listing.append(tuple(path for path in paths if MIN_CHARS < path.stat().st_size < 400_000))
     return tuple(listing)
 

@@ -53,9 +53,7 @@ def story(rng: Random) -> str:
         f"One day {hero} and {friend} went to the {rng.choice(PLACES)}.",
         f"It was {rng.choice(WEEK)} in {rng.choice(MONTHS)}, and {hero} was {rng.choice(FEELINGS)}.",
     ])  # fmt: skip
-    ending = rng.choice(
-        [f"In the end {hero} and {friend} were friends.", f"{hero} never forgot that day.", "The end."]
-    )
+    ending = rng.choice([f"In the end {hero} and {friend} were friends.", f"{hero} never forgot that day.", "The end."])
     lines = [opening, *(sentence(rng, hero, friend) for _ in range(rng.randint(3, 9))), ending]
     return rng.choice((" ", " ", "\n")).join(lines)
 

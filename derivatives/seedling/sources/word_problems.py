@@ -18,8 +18,7 @@ def weighted_total(rng: Random, kinds: list[tuple[int, str, int]], *, lookup: bo
     """Steps of "so many of each, so much per one": products, then a running sum."""
     sign = rng.choice(TIMES_SIGNS)
     steps = [
-        (f"{name}: " if lookup else "") + f"{count} {sign} {value} = {count * value}"
-        for count, name, value in kinds
+        (f"{name}: " if lookup else "") + f"{count} {sign} {value} = {count * value}" for count, name, value in kinds
     ]
     total = kinds[0][0] * kinds[0][2]
     if rng.random() < 0.3 and len(kinds) > 1:
@@ -76,13 +75,9 @@ def legs_of_one(rng: Random) -> Item:
 def parts_of(rng: Random) -> Item:
     kind, part, each = rng.choice(PARTS)
     n = rng.randint(1, 15)
-    question = rng.choice(
-        ["How many {parts} are there in {}?", "{} have how many {parts}?", "Count the {parts}: {}."]
-    )
+    question = rng.choice(["How many {parts} are there in {}?", "{} have how many {parts}?", "Count the {parts}: {}."])
     question = question.format(counted(n, kind), parts=plural(part))
-    return Item(
-        question, (f"one {kind} has {counted(each, part)}", f"{n} x {each} = {n * each}"), str(n * each)
-    )
+    return Item(question, (f"one {kind} has {counted(each, part)}", f"{n} x {each} = {n * each}"), str(n * each))
 
 
 def gain_and_loss(rng: Random) -> Item:
@@ -231,9 +226,7 @@ def copy_list(rng: Random) -> Item:
             Item(f"Which is the {'first by name' if words else 'smallest'} of {shown}?", (), ordered[0]),
             Item(f"Entry {k + 1} of {shown}?", (), items[k]),
             Item(f"How often is {target} in {shown}?", (), str(items.count(target))),
-            Item(
-                f"Take {target} out of {shown}.", (), ", ".join(i for i in items if i != target) or "nothing"
-            ),
+            Item(f"Take {target} out of {shown}.", (), ", ".join(i for i in items if i != target) or "nothing"),
         ]
     )
 

@@ -62,12 +62,10 @@ PLACES = words_of(
     "park forest river town beach hill garden street lake field harbour station bridge valley meadow castle"
 )
 ADJECTIVES = words_of(
-    "small big old young quick slow happy sad kind brave quiet bright clever tired warm cold gentle "
-    "funny strange"
+    "small big old young quick slow happy sad kind brave quiet bright clever tired warm cold gentle funny strange"
 )
 NOUNS = words_of(
-    "cat dog bird child teacher farmer doctor baker painter sailor king queen friend neighbour driver "
-    "gardener singer"
+    "cat dog bird child teacher farmer doctor baker painter sailor king queen friend neighbour driver gardener singer"
 )
 VERBS_PAST = words_of(
     "found saw took carried lost wanted liked bought painted cleaned opened dropped hid watched "
