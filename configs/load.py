@@ -3,11 +3,12 @@
     recipe = load_recipe("math/tiny", ["rl.steps=8", "evaluate.tasks[0].count=50", "seed=3"])
 
 A preset is a YAML file of this folder (`math/tiny` is `math/tiny.yaml`) or a path ending in .yaml. It holds the
-fields of `configs.schema.Recipe`, and may have two more:
+fields of `configs.schema.Recipe`, and may have three more:
 
 - `extends: NAME`: start from that preset; a key given here replaces the parent's. What describes one preset only
   (name, title, description, status, expected) is never inherited.
-- `set: {rl.steps: 8}`: dotted overrides, applied after extends, in order.
+- `add: {sft: [{id: control, kind: sft, ...}]}`: stages put in after the parent's stage of that id.
+- `set: {rl.steps: 8}`: dotted overrides, applied after extends and add, in order.
 
 Anywhere, `{same_as: evaluate.tasks}` stands for a copy of what lies at that path once all overrides are applied.
 
@@ -155,7 +156,7 @@ def _read(path: Path, line: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"extends: {chain} goes in a circle; remove one of them")
     own = read_mapping(path)
     shown = printable(str(path), limit=300)
-    parent_name, changes = own.pop("extends", None), own.pop("set", None)
+    parent_name, added, changes = (own.pop(key, None) for key in ("extends", "add", "set"))
     raw: dict[str, Any] = {}
     if parent_name is not None:
         if not isinstance(parent_name, str):
@@ -164,11 +165,27 @@ def _read(path: Path, line: tuple[Path, ...]) -> dict[str, Any]:
         raw = {key: value for key, value in raw.items() if key not in NOT_INHERITED}
     raw |= own
     _describe(raw, path, parent_name)
+    if added is not None:
+        _add_stages(raw, added, shown)
     if changes is not None and not isinstance(changes, dict):
         raise UserError(f"{shown}: set: {str(changes)[:60]!r} is not a mapping; write `set: {{rl.steps: 8}}`")
     for dotted, value in (changes or {}).items():
         apply_override(raw, dotted, value)
     return raw
+
+
+def _add_stages(raw: dict[str, Any], added: Any, shown: str) -> None:
+    """Put new stages in after those named."""
+    form = "write `add: {sft: [{id: more, kind: sft, ...}]}`: the stage they follow, and a list of stages"
+    if not isinstance(added, dict) or not all(isinstance(stages, list) for stages in added.values()):
+        raise UserError(f"{shown}: add: {str(added)[:60]!r} is not a mapping to lists; {form}")
+    for after, stages in added.items():
+        present = raw.get("stages")
+        ids = [stage.get("id") for stage in present if isinstance(stage, dict)] if isinstance(present, list) else []
+        if after not in ids:
+            raise unknown(f"{shown}: add", str(after), "stage", [str(one) for one in ids])
+        place = ids.index(after) + 1
+        raw["stages"] = [*present[:place], *stages, *present[place:]]
 
 
 def _describe(raw: dict[str, Any], path: Path, parent_name: str | None) -> None:

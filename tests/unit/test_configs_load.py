@@ -205,6 +205,11 @@ def test_a_wrong_override_names_path_value_choices_and_the_nearest_name(override
         ("extends: math/tyni", ["extends: 'math/tyni' is no preset", "did you mean 'math/tiny'?"]),
         ("extends: 3", ["extends: 3 is not text"]),
         ("extends: math/tiny\nset: [1]", ["set: '[1]' is not a mapping"]),
+        ("extends: math/tiny\nadd: [1]", ["add: '[1]' is not a mapping to lists", "write `add: {sft: ["]),
+        ("extends: math/tiny\nadd: {sft: {id: more}}", ["is not a mapping to lists"]),
+        ("extends: math/tiny\nadd: {stf: []}", ["add: 'stf' is no stage", "did you mean 'sft'?"]),
+        ("name: a\nadd: {sft: []}", ["add: 'sft' is no stage", "allowed: none"]),
+        ("extends: math/tiny\nadd: {sft: [3]}", ["stages"]),
         ("extends: absent.yaml", ["absent.yaml: cannot be read"]),
         ("", ["the file is empty"]),
         ("# nothing\n", ["the file is empty"]),
@@ -232,6 +237,24 @@ def test_unknown_presets_and_unreadable_files_are_named(tmp_path: Path) -> None:
     assert "cannot be read (Is a directory)" in complaint(str(tmp_path / "folder.yaml"))
     (tmp_path / "latin.yaml").write_bytes(b"title: caf\xe9\n")
     assert "not a UTF-8 text file (byte 10)" in complaint(str(tmp_path / "latin.yaml"))
+
+
+def test_added_stages_follow_the_one_named_and_can_be_set(tmp_path: Path) -> None:
+    more = "{id: more, kind: sft, data: [examples], epochs: 2, batch_examples: 8, max_length: 64, learning_rate: 1e-4}"
+    path = write(tmp_path, "a.yaml", f"extends: math/tiny\nadd: {{sft: [{more}]}}\nset: {{more.epochs: 3}}\n")
+    stages = {stage.id: stage for stage in load_recipe(str(path)).stages}
+    order = list(stages)
+    assert order.index("more") == order.index("sft") + 1
+    assert stages["more"].epochs == 3
+
+
+def test_the_control_experiment_shares_all_but_the_control_with_math_tiny() -> None:
+    tiny, control = ({s.id: s for s in load_recipe(name).stages} for name in ("math/tiny", "math/tiny-control"))
+    assert set(control) - set(tiny) == {"control"}
+    shared = [name for name in tiny if name not in ("evaluate", "release")]
+    assert {name: control[name] for name in shared} == {name: tiny[name] for name in shared}
+    assert control["control"].model == "sft" and control["release"].model == "rl"
+    assert control["control"].data == control["sft"].data
 
 
 def test_extends_in_a_circle_is_shown_as_the_chain(tmp_path: Path) -> None:
