@@ -180,8 +180,8 @@ def _add_stages(raw: dict[str, Any], added: Any, shown: str) -> None:
     if not isinstance(added, dict) or not all(isinstance(stages, list) for stages in added.values()):
         raise UserError(f"{shown}: add: {str(added)[:60]!r} is not a mapping to lists; {form}")
     for after, stages in added.items():
-        present = raw.get("stages")
-        ids = [stage.get("id") for stage in present if isinstance(stage, dict)] if isinstance(present, list) else []
+        present = raw["stages"] if isinstance(raw.get("stages"), list) else []
+        ids = [stage.get("id") if isinstance(stage, dict) else None for stage in present]
         if after not in ids:
             raise unknown(f"{shown}: add", str(after), "stage", [str(one) for one in ids])
         place = ids.index(after) + 1
