@@ -192,10 +192,11 @@ class RlStage(StageBase, Optimization):
         min_length=1,
         description="Corpus stages with output problems, or paths of JSONL files with `prompt` and `answer`.",
     )
-    loss: Literal["grpo", "dapo"] = Field(
+    loss: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo", "rloo"] = Field(
         default="grpo",
-        description="Policy loss: grpo averages over tokens of each completion, "
-        "then completions; dapo averages over all tokens of the step.",
+        description="Policy loss: grpo averages over tokens of each completion, then completions; dapo over all tokens "
+        "of the step; dr_grpo divides by neither length nor deviation; gspo clips a ratio per completion; cispo keeps "
+        "clipped tokens' gradients; rloo is REINFORCE against the group's others.",
     )
     verifier: str = Field(default="math", description="Verifier that gives the reward (registry name).")
     steps: PositiveInt = Field(description="Optimizer phases: one rollout batch each.")
@@ -207,18 +208,38 @@ class RlStage(StageBase, Optimization):
         default=1, description="Optimizer updates per rollout batch; 1 is exactly on-policy."
     )
     sampling: Sampling = Field(default=Sampling(), description="How rollouts are drawn.")
-    clip_low: Fraction = Field(default=0.2, description="Lower clip of the probability ratio (1 - clip_low).")
-    clip_high: NonNegativeFloat = Field(
-        default=0.28, description="Upper clip of the probability ratio (1 + clip_high)."
+    clip_low: Fraction | None = Field(
+        default=None, description="Lower clip of the probability ratio (1 - clip_low); empty takes the loss's own."
+    )
+    clip_high: NonNegativeFloat | None = Field(
+        default=None, description="Upper clip of the probability ratio (1 + clip_high); empty takes the loss's own."
     )
     kl_coefficient: NonNegativeFloat = Field(
-        default=0.0, description="Weight of the k3 KL to the starting model; 0 keeps no reference."
+        default=0.0, description="Weight of the KL to the starting model; 0 keeps no reference."
+    )
+    kl_estimator: Literal["k1", "k2", "k3"] = Field(
+        default="k3", description="How the KL is estimated from each drawn token (see derivatives/losses/kl.py)."
+    )
+    entropy_coefficient: NonNegativeFloat = Field(
+        default=0.0, description="Weight of the entropy bonus, per nat; the first one where there is an entropy_target."
+    )
+    entropy_target: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Entropy in nats per token below which the bonus acts and grows by 0.005 a step; "
+        "above it, it shrinks and does not act. Empty keeps the coefficient as it is.",
     )
     scale_advantages: bool = Field(
         default=True, description="Divide advantages by the group's standard deviation (GRPO); off is Dr. GRPO."
     )
-    truncated: Literal["mask", "wrong"] = Field(
-        default="wrong", description="A completion cut at max_new_tokens is masked from the loss, or scored 0."
+    truncated: Literal["mask", "wrong", "shaped"] = Field(
+        default="wrong",
+        description="A completion cut at max_new_tokens is masked from the loss, or scored 0, or scored -1 with "
+        "completions near the limit on the way to it.",
+    )
+    overlong_buffer: PositiveInt | None = Field(
+        default=None,
+        description="Tokens before max_new_tokens over which truncated=shaped takes away reward; "
+        "empty takes a fifth of max_new_tokens.",
     )
     curriculum: bool = Field(
         default=True, description="Draw problems that were neither always nor never solved more often."

@@ -7,10 +7,10 @@ while others still grow (`rollout/judged.py`), turns scores into group-relative 
 Reads `problems.jsonl` of corpus stages or JSONL files with `prompt` and `answer`; writes `model/`, `metrics.json`,
 `progress.jsonl`, `plots/` and `rollouts.jsonl`. A killed run goes on with the same command, to the same bytes.
 
-Sources: GRPO (arXiv:2402.03300) and DAPO (arXiv:2503.14476), see `losses/`. With one update per step the policy that
-drew is the policy that is trained: the ratio is exactly 1, and the sampler's own log-probabilities serve as a check
-(`rl/mismatch`), not as the ratio's denominator. With more, the step's problems are split into as many parts, and the
-old log-probabilities are the trainer's own before the first update.
+Sources: GRPO (arXiv:2402.03300), DAPO (arXiv:2503.14476) and others, see `losses/`. With one update per step the policy
+that drew is the policy that is trained: the ratio is exactly 1, and the sampler's own log-probabilities serve as a
+check (`rl/mismatch`), not as the ratio's denominator. With more, the step's problems are split into as many parts, and
+the old log-probabilities are the trainer's own before the first update.
 
 What counts in the loss: a completion without verdict, and a cut one where `truncated` is mask, is in neither the
 group's mean nor the normaliser. A completion with advantage 0 is in the normaliser, but is not computed (unless there
@@ -34,7 +34,7 @@ from configs.stage import StageFile, run_command, write_text_atomic
 from derivatives.rollout.curriculum import Curriculum
 from derivatives.rollout.engine import RolloutEngine
 from derivatives.rollout.judged import Batch, Group, Journal, Judged, roll_out
-from derivatives.rollout.policy_update import PolicyUpdate
+from derivatives.rollout.policy_update import LOSSES, PolicyUpdate
 from derivatives.training import checkpoint, metrics
 from derivatives.training.chat import conversation, encode_chat
 from derivatives.training.loop import Trainer, fingerprint, finished
@@ -60,7 +60,7 @@ def run(stage_file: StageFile, out: Path) -> None:
     assert isinstance(stage, RlStage)
     if finished(stage_file, out):
         return
-    check_sampling(stage)
+    check_settings(stage)
     tasks = read_problems(stage_file, stage)
     trainer = Trainer(stage_file, out)
     check_lengths(tasks, trainer, stage)
@@ -70,6 +70,8 @@ def run(stage_file: StageFile, out: Path) -> None:
     faults = Faults(stage, trainer.state.get("faults", []))
     engine = RolloutEngine(trainer.model, trainer.tokenizer)
     update = PolicyUpdate(trainer, stage, stage_file)
+    if "entropy" in trainer.state:
+        update.entropy.restore(trainer.state["entropy"])
     journal = Journal(out, fingerprint(stage_file))
     samples = Samples(out, trainer.step, stage.steps)
 
@@ -91,7 +93,11 @@ def run(stage_file: StageFile, out: Path) -> None:
                 known = [one.verdict.score for one in group if not one.missing]
                 if known:
                     curriculum.note(index, sum(known) / len(known))
-            trainer.state = {"curriculum": curriculum.state(), "faults": faults.recent}
+            trainer.state = {
+                "curriculum": curriculum.state(),
+                "faults": faults.recent,
+                "entropy": update.entropy.state(),
+            }
             if quantities["mismatch"] > MISMATCH_ALARM:
                 log.warning(
                     "step %d: the sampler's log-probabilities are off by %.3f nats", step, quantities["mismatch"]
@@ -102,8 +108,8 @@ def run(stage_file: StageFile, out: Path) -> None:
     trainer.finish(problems=len(tasks), verifier=stage.verifier)
 
 
-def check_sampling(stage: RlStage) -> None:
-    """The policy that is trained must be the one that draws. Raises UserError."""
+def check_settings(stage: RlStage) -> None:
+    """The policy that is trained must be the one that draws; no setting contradicts another. Raises UserError."""
     sampling = stage.sampling
     if sampling.temperature == 0.0:
         raise UserError("stage.sampling.temperature: 0 draws the same completion for a whole group; allowed: above 0")
@@ -115,6 +121,21 @@ def check_sampling(stage: RlStage) -> None:
     if stage.loss == "dapo" and stage.kl_coefficient > 0:
         raise UserError(
             f"stage.kl_coefficient: {stage.kl_coefficient}; DAPO has no KL term: set it to 0, or loss to grpo"
+        )
+    if LOSSES[stage.loss].ON_POLICY_ONLY and stage.updates_per_step > 1:
+        raise UserError(
+            f"stage.updates_per_step: {stage.updates_per_step}; loss {stage.loss} has no ratio that would correct for "
+            "a policy that has moved: set it to 1, or loss to grpo"
+        )
+    if stage.overlong_buffer is not None and stage.truncated != "shaped":
+        raise UserError(
+            f"stage.overlong_buffer: {stage.overlong_buffer} is read only with truncated shaped, not "
+            f"{stage.truncated}: set stage.truncated=shaped, or leave it out"
+        )
+    if stage.overlong_buffer is not None and stage.overlong_buffer > stage.sampling.max_new_tokens:
+        raise UserError(
+            f"stage.overlong_buffer: {stage.overlong_buffer} is longer than sampling.max_new_tokens "
+            f"{stage.sampling.max_new_tokens}; allowed: at most that"
         )
 
 

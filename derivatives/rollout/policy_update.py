@@ -18,17 +18,25 @@ from transformers import PreTrainedModel
 
 from configs.schema import RlStage
 from configs.stage import StageFile
-from derivatives.losses import dapo, grpo
-from derivatives.losses.advantages import group_advantages, has_spread
+from derivatives.losses import cispo, dapo, dr_grpo, grpo, gspo, rloo
+from derivatives.losses.advantages import has_spread
 from derivatives.losses.clipping import Clip
 from derivatives.losses.cross_entropy import chunked_log_probs
+from derivatives.losses.kl import divergence
+from derivatives.losses.overlong import overlong_penalty
+from derivatives.losses.policy import PolicyTokens
+from derivatives.rollout.entropy_control import EntropyControl
 from derivatives.rollout.judged import Group, Judged
 from derivatives.training.batch import PackedBatch, Row, pack
 from derivatives.training.forward import hidden_states
 from derivatives.training.loop import Trainer
 from derivatives.training.model import head_weight, load_model, num_real_tokens
 
-LOSSES: dict[str, ModuleType] = {"grpo": grpo, "dapo": dapo}
+LOSSES: dict[str, ModuleType] = {
+    "grpo": grpo, "dapo": dapo, "dr_grpo": dr_grpo, "gspo": gspo, "cispo": cispo, "rloo": rloo,
+}  # fmt: skip
+OVERLONG_SHARE = 5
+"""By default the last fifth of the limit costs reward, as DAPO's 4,096 of 20,480 tokens."""
 
 
 @dataclass
@@ -50,7 +58,14 @@ class PolicyUpdate:
     def __init__(self, trainer: Trainer, stage: RlStage, stage_file: StageFile) -> None:
         self.trainer, self.stage = trainer, stage
         self.loss = LOSSES[stage.loss]
-        self.clip = Clip(stage.clip_low, stage.clip_high)
+        own: Clip = self.loss.DEFAULT_CLIP
+        self.clip = Clip(
+            own.low if stage.clip_low is None else stage.clip_low,
+            own.high if stage.clip_high is None else stage.clip_high,
+        )
+        self.limit = stage.sampling.max_new_tokens
+        self.overlong_buffer = stage.overlong_buffer or max(1, self.limit // OVERLONG_SHARE)
+        self.entropy = EntropyControl(stage.entropy_coefficient, stage.entropy_target)
         self.num_real_tokens = num_real_tokens(trainer.tokenizer)
         self.reference: PreTrainedModel | None = None
         if stage.kl_coefficient > 0:
@@ -60,8 +75,8 @@ class PolicyUpdate:
     def step(self, prompts: Sequence[list[int]], groups: Sequence[Group]) -> dict[str, float]:
         """Update on a step's groups; returns what the progress log says of it."""
         rewards_PG, known_PG = self.rewards(groups)
-        advantages_PG = group_advantages(rewards_PG, known_PG, self.stage.scale_advantages)
-        totals = Totals()
+        advantages_PG = self.loss.advantages(rewards_PG, known_PG, self.stage.scale_advantages)
+        totals, used_coefficient = Totals(), self.entropy.coefficient
         parts = self._parts(len(groups))
         packed = [self._pack(prompts, groups, advantages_PG, known_PG, part) for part in parts]
         if len(parts) > 1:
@@ -75,6 +90,8 @@ class PolicyUpdate:
                 )
                 totals.losses.append(losses)
         num = max(totals.num_tokens, 1.0)
+        if totals.num_tokens:
+            self.entropy.note(totals.entropy / num)
         return {
             "loss": sum(one["loss"] for one in totals.losses) / max(len(totals.losses), 1),
             "grad_norm": max((one["grad_norm"] for one in totals.losses), default=0.0),
@@ -85,19 +102,27 @@ class PolicyUpdate:
             "clipped": totals.clipped / num,
             "divergence": totals.divergence / num,
             "groups_without_spread": 1.0 - float(has_spread(rewards_PG, known_PG).double().mean()),
+            "entropy_coefficient": used_coefficient,
             "trained_tokens": totals.num_tokens,
         }
 
     def rewards(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
-        """Scores [P, G] and whether each counts."""
+        """Rewards [P, G], which are scores less what nearing the limit costs, and whether each counts."""
         masks_truncated = self.stage.truncated == "mask"
 
         def counts(one: Judged) -> bool:
             return not one.missing and not (masks_truncated and one.truncated)
 
-        rewards = [[one.verdict.score for one in group] for group in groups]
+        rewards = [[self._reward(one) for one in group] for group in groups]
         known = [[counts(one) for one in group] for group in groups]
         return torch.tensor(rewards, dtype=torch.float64), torch.tensor(known)
+
+    def _reward(self, one: Judged) -> float:
+        if self.stage.truncated != "shaped":
+            return one.verdict.score
+        length = len(one.completion.token_ids)
+        penalty = overlong_penalty(length, self.limit, self.overlong_buffer, one.truncated)
+        return (0.0 if one.truncated else one.verdict.score) + penalty
 
     def _parts(self, num_groups: int) -> list[range]:
         """Groups of each update: as equal as they come, in the drawn order."""
@@ -120,17 +145,17 @@ class PolicyUpdate:
                     continue
                 lengths.append(len(one.completion.token_ids))
                 advantage = float(advantages_PG[p, g])
-                if advantage != 0.0 or self.reference is not None:
+                if advantage != 0.0 or self.reference is not None or self.entropy.coefficient > 0:
                     rows.append(self._row(prompts[p], one, advantage, f"prompt {p} sample {g}"))
         batches = pack(rows, self.stage.micro_batch_tokens) if rows else []
-        return batches, self.loss.divisor(lengths), [row.key for row in rows]
+        return batches, self.loss.divisor(lengths, self.limit), [row.key for row in rows]
 
     def _row(self, prompt: list[int], one: Judged, advantage: float, key: str) -> Row:
         ids = one.completion.token_ids
         before = [0.0] * len(prompt)
         return Row(
             ids=[*prompt, *ids],
-            loss_weights=[*before, *[self.loss.token_weight(len(ids))] * len(ids)],
+            loss_weights=[*before, *[self.loss.token_weight(len(ids), self.limit)] * len(ids)],
             extras={
                 "advantages": [*before, *[advantage] * len(ids)],
                 "sampled_log_probs": [*before, *one.completion.log_probs],
@@ -153,13 +178,18 @@ class PolicyUpdate:
     def _loss(self, hidden_TE: Tensor, batch: PackedBatch, totals: Totals) -> Tensor:
         log_probs_T, entropy_T = self._log_probs(self.trainer.model, hidden_TE, batch)
         old_T = batch.extras["old_log_probs"] if "old_log_probs" in batch.extras else log_probs_T.detach()
-        losses_T = self.loss.token_losses(log_probs_T, old_T, batch.advantages_T, self.clip)
+        tokens = PolicyTokens(
+            log_probs_T, old_T, batch.advantages_T, batch.weights_T > 0, completions(batch), len(batch.lengths)
+        )
+        losses_T = self.loss.token_losses(tokens, self.clip)
         divergence_T = torch.zeros_like(losses_T)
         if self.reference is not None:
             with torch.no_grad():
                 reference_T, _ = self._log_probs(self.reference, hidden_states(self.reference, batch), batch)
-            divergence_T = grpo.k3_divergence(log_probs_T, reference_T)
+            divergence_T = divergence(log_probs_T, reference_T, self.stage.kl_estimator)
             losses_T = losses_T + self.stage.kl_coefficient * divergence_T
+        if self.entropy.coefficient > 0:
+            losses_T = losses_T - self.entropy.coefficient * entropy_T
         self._count(batch, (log_probs_T.detach(), old_T, entropy_T.detach(), divergence_T.detach()), totals)
         return (losses_T * batch.weights_T).sum()
 
@@ -176,3 +206,10 @@ class PolicyUpdate:
         totals.largest_mismatch = max(totals.largest_mismatch, float(distance_T.max()))
         totals.clipped += float(outside_T.sum())
         totals.divergence += float((divergence_T * trained_T).sum())
+
+
+def completions(batch: PackedBatch) -> Tensor:
+    """Number of the packed completion that each token belongs to, int64 [T]."""
+    lengths_N = torch.tensor(batch.lengths, device=batch.input_ids_T.device)
+    numbers_N = torch.arange(len(batch.lengths), device=batch.input_ids_T.device)
+    return numbers_N.repeat_interleave(lengths_N, output_size=batch.num_tokens)

@@ -32,10 +32,12 @@ def test_a_field_s_row_has_type_limits_default_and_words() -> None:
         "steps", "whole number > 0", "required", "Optimizer phases: one rollout batch each."
     )
     assert (rows["group_size"].type, rows["group_size"].default) == ("whole number >= 2", "8")
-    assert (rows["loss"].type, rows["loss"].default) == ("grpo | dapo", "grpo")
+    assert (rows["loss"].type, rows["loss"].default) == (
+        "grpo | dapo | dr_grpo | gspo | cispo | rloo", "grpo",
+    )  # fmt: skip
     assert (rows["model"].type, rows["model"].default) == ("text, or empty", "empty")
     assert (rows["sampling"].type, rows["sampling"].default) == ("sampling", "its own defaults")
-    assert (rows["data"].type, rows["clip_low"].type) == ("list of text", "number >= 0 <= 1")
+    assert (rows["data"].type, rows["clip_low"].type) == ("list of text", "number >= 0 <= 1, or empty")
     assert rows["curriculum"] == FieldRow("curriculum", "true | false", "true", rows["curriculum"].description)
 
 

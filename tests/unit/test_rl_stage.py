@@ -87,31 +87,75 @@ def plain_log_probs(model: Qwen2ForCausalLM, prompt: list[int], ids: list[int], 
     return real.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).squeeze(1)
 
 
-@pytest.mark.parametrize("loss", ["grpo", "dapo"])
+# First group: known rewards 1, 0, 0 have mean 1/3 and deviation sqrt(2)/3. Second group: no spread.
+SCALED = [2**0.5, -(0.5**0.5), None, -(0.5**0.5)]
+CENTRED = [2 / 3, -1 / 3, None, -1 / 3]
+OTHERS = [1.0, -1 / 2, None, -1 / 2]
+"""The reward less the mean of the two others."""
+NUM_COMPLETIONS, NUM_TOKENS, LIMIT = 3 + 4, (3 + 1 + 4) + 4 * 2, 8
+
+
+@pytest.mark.parametrize(
+    ("loss", "advantages", "share", "divisor"),
+    [
+        ("grpo", SCALED, lambda length: 1 / length / NUM_COMPLETIONS, NUM_COMPLETIONS),
+        ("gspo", SCALED, lambda length: 1 / length / NUM_COMPLETIONS, NUM_COMPLETIONS),
+        ("dapo", SCALED, lambda length: 1 / NUM_TOKENS, NUM_TOKENS),
+        ("cispo", SCALED, lambda length: 1 / NUM_TOKENS, NUM_TOKENS),
+        ("dr_grpo", CENTRED, lambda length: 1 / LIMIT / NUM_COMPLETIONS, NUM_COMPLETIONS),
+        ("rloo", OTHERS, lambda length: 1 / NUM_COMPLETIONS, NUM_COMPLETIONS),
+    ],
+)
 @pytest.mark.parametrize("micro_batch_tokens", [6, 100])
-def test_the_gradient_is_that_of_the_formula_on_single_completions(loss: str, micro_batch_tokens: int) -> None:
+def test_the_gradient_is_that_of_the_formula_on_single_completions(
+    loss: str, advantages: list[float | None], share: Any, divisor: float, micro_batch_tokens: int
+) -> None:
     stage = rl_stage(
-        loss=loss, micro_batch_tokens=micro_batch_tokens, sampling=Sampling(temperature=0.8, max_new_tokens=8)
+        loss=loss, micro_batch_tokens=micro_batch_tokens, sampling=Sampling(temperature=0.8, max_new_tokens=LIMIT)
     )
     recorder, plain = Recorder(tiny_model()), tiny_model()
     update = PolicyUpdate(recorder, stage, SimpleNamespace())  # type: ignore[arg-type]
     found = update.step(PROMPTS, GROUPS)
 
-    # First group: mean 1/3, deviation sqrt(2)/3: advantages sqrt(2), -1/sqrt(2), none, -1/sqrt(2).
-    advantages = [2**0.5, -(0.5**0.5), None, -(0.5**0.5)]
-    num_completions, num_tokens = 3 + 4, (3 + 1 + 4) + 4 * 2
     for one, advantage in zip(GROUPS[0], advantages, strict=True):
         if advantage is not None:
             ids = one.completion.token_ids
             log_probs = plain_log_probs(plain, PROMPTS[0], ids, 0.8)
-            share = 1 / len(ids) / num_completions if loss == "grpo" else 1 / num_tokens
-            (-advantage * share * log_probs.sum()).backward()
+            (-advantage * share(len(ids)) * log_probs.sum()).backward()
     for (name, parameter), other in zip(recorder.model.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
 
-    assert recorder.divisors == [num_completions if loss == "grpo" else num_tokens]
+    assert recorder.divisors == [divisor]
     assert recorder.num_rows == 3  # zero advantages are counted, not computed
     assert (found["trained_tokens"], found["groups_without_spread"], found["clipped"]) == (8, 0.5, 0.0)
+
+
+def test_the_entropy_bonus_moves_all_rows_towards_more_entropy() -> None:
+    recorder, plain = Recorder(tiny_model()), tiny_model()
+    stage = rl_stage(loss="dapo", entropy_coefficient=0.3, learning_rate=1e-3)
+    groups = [GROUPS[1], GROUPS[1]]  # no spread anywhere: only the bonus is left
+    update = PolicyUpdate(recorder, stage, SimpleNamespace())  # type: ignore[arg-type]
+    found = update.step(PROMPTS, groups)
+    assert recorder.num_rows == 8 and found["entropy_coefficient"] == 0.3
+    for prompt, group in zip(PROMPTS, groups, strict=True):
+        for one in group:
+            ids = one.completion.token_ids
+            logits = plain(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+            log_probs = logits[:, : num_real_tokens(load_tokenizer(CHECKPOINT))].log_softmax(-1)
+            entropy = -(log_probs.exp() * log_probs).sum()
+            (-0.3 / 16 * entropy).backward()
+    for (name, parameter), other in zip(recorder.model.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_nearing_the_limit_costs_reward_where_the_recipe_says_so() -> None:
+    stage = rl_stage(truncated="shaped", overlong_buffer=5)  # the last 5 of 8 tokens: from 3 on
+    rewards_PG, known_PG = PolicyUpdate(Recorder(tiny_model()), stage, SimpleNamespace()).rewards(GROUPS)  # type: ignore[arg-type]
+    # 3 tokens cost nothing, 1 token nothing, no verdict, cut: 0 - 1.
+    assert rewards_PG[0].tolist() == [1.0, 0.0, 0.0, -1.0] and known_PG[0].tolist() == [True, True, False, True]
+    long = [[judged([1] * 4, correct()), judged([1] * 8, correct())]]
+    rewards_PG, _ = PolicyUpdate(Recorder(tiny_model()), stage, SimpleNamespace()).rewards(long)  # type: ignore[arg-type]
+    assert rewards_PG[0].tolist() == pytest.approx([1 - 1 / 5, 0.0])
 
 
 def test_a_cut_completion_is_masked_where_the_recipe_says_so() -> None:
@@ -151,11 +195,14 @@ def test_the_divergence_to_the_starting_model_moves_rows_without_advantage(tmp_p
         ({"sampling": Sampling(top_p=0.9)}, "allowed in RL: top_p 1"),
         ({"sampling": Sampling(top_k=5)}, "allowed in RL: top_p 1"),
         ({"loss": "dapo", "kl_coefficient": 0.1}, "DAPO has no KL term"),
+        ({"loss": "rloo", "updates_per_step": 2}, "loss rloo has no ratio"),
+        ({"overlong_buffer": 4}, "read only with truncated shaped"),
+        ({"truncated": "shaped", "overlong_buffer": 9}, "9 is longer than sampling.max_new_tokens 8"),
     ],
 )
 def test_settings_that_contradict_the_method_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        rl.check_sampling(rl_stage(**given))
+        rl.check_settings(rl_stage(**given))
 
 
 def test_a_problem_that_leaves_no_room_for_an_answer_is_refused_before_the_first_step() -> None:
