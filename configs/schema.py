@@ -178,6 +178,9 @@ class Sampling(Frozen):
         default=1.0, description="Nucleus: smallest set with this probability."
     )
     top_k: Annotated[int, Field(ge=0)] = Field(default=0, description="Keep the k most likely tokens; 0 keeps all.")
+    min_p: Fraction = Field(
+        default=0.0, description="Drop tokens less likely than this share of the most likely one; 0 keeps all."
+    )
     max_new_tokens: PositiveInt = Field(
         default=128, description="Tokens after which a completion is cut (finish reason `length`)."
     )
@@ -440,7 +443,9 @@ def _check_rl(stage: RlStage) -> None:
             f"{stage.id}.sampling.temperature: 0 makes all completions of a group equal, so there is nothing to "
             f"learn from; allowed: above 0; set {stage.id}.sampling.temperature=1.0"
         )
-    for name, value, wanted in (("top_p", sampling.top_p, 1), ("top_k", sampling.top_k, 0)):
+    for name, value, wanted in (
+        ("top_p", sampling.top_p, 1), ("top_k", sampling.top_k, 0), ("min_p", sampling.min_p, 0),
+    ):  # fmt: skip
         if value != wanted:
             raise ValueError(
                 f"{stage.id}.sampling.{name}: {value} draws from another distribution than the one that is trained; "
@@ -450,6 +455,17 @@ def _check_rl(stage: RlStage) -> None:
         raise ValueError(
             f"{stage.id}.kl_coefficient: {stage.kl_coefficient} was given, but dapo has no KL term; allowed: 0; "
             f"set {stage.id}.kl_coefficient=0, or {stage.id}.loss=grpo"
+        )
+    if stage.loss == "rloo" and stage.updates_per_step > 1:
+        raise ValueError(
+            f"{stage.id}.updates_per_step: {stage.updates_per_step} was given, but rloo has no ratio for a policy that "
+            f"has moved; allowed: 1; set {stage.id}.updates_per_step=1, or {stage.id}.loss=grpo"
+        )
+    buffer, limit = stage.overlong_buffer, sampling.max_new_tokens
+    if buffer is not None and (stage.truncated != "shaped" or buffer > limit):
+        raise ValueError(
+            f"{stage.id}.overlong_buffer: {buffer} was given with truncated {stage.truncated} and max_new_tokens "
+            f"{limit}; allowed: up to {limit}, with truncated shaped; set {stage.id}.truncated=shaped"
         )
 
 

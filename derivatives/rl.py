@@ -113,10 +113,10 @@ def check_settings(stage: RlStage) -> None:
     sampling = stage.sampling
     if sampling.temperature == 0.0:
         raise UserError("stage.sampling.temperature: 0 draws the same completion for a whole group; allowed: above 0")
-    if sampling.top_p < 1.0 or sampling.top_k > 0:
+    if sampling.top_p < 1.0 or sampling.top_k > 0 or sampling.min_p > 0.0:
         raise UserError(
-            f"stage.sampling: top_p {sampling.top_p} and top_k {sampling.top_k} draw from another distribution than "
-            "the one that is trained; allowed in RL: top_p 1 and top_k 0"
+            f"stage.sampling: top_p {sampling.top_p}, top_k {sampling.top_k} and min_p {sampling.min_p} draw from "
+            "another distribution than the one that is trained; allowed in RL: top_p 1, top_k 0 and min_p 0"
         )
     if stage.loss == "dapo" and stage.kl_coefficient > 0:
         raise UserError(

@@ -1,12 +1,14 @@
 """From logits to the next tokens and their log-probabilities.
 
-The log-probability is that of the very distribution which was drawn from: after temperature, top-k, top-p and with
-padding ids of the vocabulary removed. A greedy choice is reported with its log-probability at temperature 1.
+The log-probability is that of the very distribution which was drawn from: after temperature, top-k, min-p, top-p and
+with padding ids of the vocabulary removed. A greedy choice is reported with its log-probability at temperature 1.
 
 Shape letters: B rows, V vocabulary.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +44,8 @@ def next_tokens(
     else:
         if sampling.temperature != 1.0:
             logits_BV = logits_BV / sampling.temperature
-        logits_BV = _nucleus(_most_likely(logits_BV, sampling.top_k), sampling.top_p)
+        logits_BV = _near_the_best(_most_likely(logits_BV, sampling.top_k), sampling.min_p)
+        logits_BV = _nucleus(logits_BV, sampling.top_p)
     log_probs_BV = torch.log_softmax(logits_BV, dim=-1)
     if sampling.temperature != 0.0:
         tokens_B = _search(log_probs_BV.exp(), uniforms_B)
@@ -55,6 +58,14 @@ def _most_likely(logits_BV: Tensor, top_k: int) -> Tensor:
         return logits_BV
     kept = logits_BV.topk(top_k, dim=-1)
     return torch.full_like(logits_BV, float("-inf")).scatter(1, kept.indices, kept.values)
+
+
+def _near_the_best(logits_BV: Tensor, min_p: float) -> Tensor:
+    """Keep tokens at least `min_p` times as likely as the most likely one (arXiv:2407.01082); 0 keeps all."""
+    if min_p == 0.0:
+        return logits_BV
+    lowest_B1 = logits_BV.amax(dim=-1, keepdim=True) + math.log(min_p)
+    return logits_BV.masked_fill(logits_BV < lowest_B1, float("-inf"))
 
 
 def _nucleus(logits_BV: Tensor, top_p: float) -> Tensor:

@@ -116,10 +116,12 @@ def test_another_base_forgets_the_commit_of_the_first(tmp_path: Path) -> None:
         ("rl.sampling.top_p=2", ["rl.sampling.top_p: 2 ", "less than or equal to 1"]),
         ("rl.sampling.temperature=0", ["rl.sampling.temperature: 0 ", "nothing to learn", "allowed: above 0"]),
         ("rl.sampling.top_p=0.9", ["rl.sampling.top_p: 0.9 draws from another", "allowed in RL: 1"]),
+        ("rl.sampling.min_p=0.1", ["rl.sampling.min_p: 0.1 draws from another", "set rl.sampling.min_p=0"]),
+        ("rl.overlong_buffer=8", ["rl.overlong_buffer: 8 was given with truncated wrong", "set rl.truncated=shaped"]),
         ("rl.sampling.top_k=5", ["rl.sampling.top_k: 5 draws from another", "set rl.sampling.top_k=0"]),
         ("rl.sampling.tmperature=1", ["rl.sampling.tmperature: ", "did you mean 'temperature'?"]),
-        ("rl.loss=gpro", ["rl.loss: 'gpro' ", "did you mean 'grpo'?", "'dapo'"]),
-        ("rl.verifier=mth", ["rl.verifier: 'mth' is no verifier", "did you mean 'math'?", "format, math, puzzles"]),
+        ("rl.loss=grppo", ["rl.loss: 'grppo' ", "did you mean 'grpo'?", "'dapo'"]),
+        ("rl.verifier=mth", ["rl.verifier: 'mth' is no verifier", "did you mean 'math'?", "math, puzzles"]),
         ("evaluate.judge=puzzle", ["evaluate.judge: 'puzzle' is no verifier", "did you mean 'puzzles'?"]),
         ("rl.data=[problem]", ["rl.data: 'problem' names no earlier corpus", "did you mean 'problems'?"]),
         (
@@ -237,6 +239,12 @@ def test_unknown_presets_and_unreadable_files_are_named(tmp_path: Path) -> None:
     assert "cannot be read (Is a directory)" in complaint(str(tmp_path / "folder.yaml"))
     (tmp_path / "latin.yaml").write_bytes(b"title: caf\xe9\n")
     assert "not a UTF-8 text file (byte 10)" in complaint(str(tmp_path / "latin.yaml"))
+
+
+def test_a_loss_without_a_ratio_allows_one_update_a_step() -> None:
+    assert load_recipe("math/tiny", ["rl.loss=rloo"]).stage("rl").loss == "rloo"
+    with pytest.raises(UserError, match=r"rl.updates_per_step: 2 was given, but rloo has no ratio.*; allowed: 1"):
+        load_recipe("math/tiny", ["rl.loss=rloo", "rl.updates_per_step=2"])
 
 
 def test_added_stages_follow_the_one_named_and_can_be_set(tmp_path: Path) -> None:

@@ -194,6 +194,7 @@ def test_the_divergence_to_the_starting_model_moves_rows_without_advantage(tmp_p
         ({"sampling": Sampling(temperature=0.0)}, "temperature: 0 draws the same"),
         ({"sampling": Sampling(top_p=0.9)}, "allowed in RL: top_p 1"),
         ({"sampling": Sampling(top_k=5)}, "allowed in RL: top_p 1"),
+        ({"sampling": Sampling(min_p=0.1)}, "top_k 0 and min_p 0"),
         ({"loss": "dapo", "kl_coefficient": 0.1}, "DAPO has no KL term"),
         ({"loss": "rloo", "updates_per_step": 2}, "loss rloo has no ratio"),
         ({"overlong_buffer": 4}, "read only with truncated shaped"),

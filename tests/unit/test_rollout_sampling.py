@@ -40,6 +40,15 @@ def test_top_k_keeps_the_most_likely_and_renormalises() -> None:
     assert log_probs == pytest.approx([math.log(p) for p in (3 / 7, 3 / 7, 4 / 7, 4 / 7)], abs=1e-6)
 
 
+def test_min_p_keeps_what_is_near_the_most_likely() -> None:
+    # At least 0.6 of 0.4 are 0.3 and 0.4.
+    tokens, log_probs = draw([0.0, 0.42, 0.43, 0.99], Sampling(min_p=0.6))
+    assert tokens == [2, 2, 3, 3]
+    assert log_probs == pytest.approx([math.log(p) for p in (3 / 7, 3 / 7, 4 / 7, 4 / 7)], abs=1e-6)
+    tokens, _ = draw([0.0, 0.99], Sampling(min_p=1.0))
+    assert tokens == [3, 3]
+
+
 def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     tokens, _ = draw([0.0, 0.42, 0.43], Sampling(top_p=0.65))  # 0.4 falls short, 0.4 + 0.3 reaches it
     assert tokens == [2, 2, 3]
