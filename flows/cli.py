@@ -125,8 +125,10 @@ def parser() -> argparse.ArgumentParser:
             example=f"derive {family} --set rl.steps=80",
         )
         made.add_argument("--preset", default=f"{family}/tiny", help="preset to build (default: %(default)s)")
+        _add_until(made)
     made = add("run", "build any preset", change, execute, store, json_output, example="derive run math/smoke")
     made.add_argument("preset", metavar="PRESET", help="preset name (`derive presets`) or path of a .yaml file")
+    _add_until(made)
     for kind, data in (("pretrain", "TEXT.jsonl"), ("sft", "DATA.jsonl"), ("rl", "PROBLEMS.jsonl")):
         keys = {"pretrain": "text", "sft": "prompt and completion, or messages", "rl": "prompt and answer"}[kind]
         made = add(
@@ -143,6 +145,16 @@ def parser() -> argparse.ArgumentParser:
     _add_inspection(add, store, change, json_output)
     _add_asking(add, json_output)
     return top
+
+
+def _add_until(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--until",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="build only this stage and what it needs; may be repeated",
+    )
 
 
 def _add_inspection(

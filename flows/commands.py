@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ NARROW = 160
 
 def run_preset(given: argparse.Namespace) -> int:
     """`derive math`, `derive run PRESET`."""
-    return _run(given, Request(given.preset, given.base, tuple(given.overrides), given.machine, given.store))
+    asked = Request(given.preset, given.base, tuple(given.overrides), given.machine, given.store)
+    return _run(given, replace(asked, until=tuple(given.until)))
 
 
 def run_single(given: argparse.Namespace) -> int:

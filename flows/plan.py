@@ -16,10 +16,11 @@ A stage that stands in by adoption counts downstream under its own digest: what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from configs.names import unknown
 from configs.schema import (
     CorpusStage,
     EvaluateStage,
@@ -101,6 +102,24 @@ def make_plan(recipe: Recipe, store: Store, modules: Mapping[str, str] | None = 
     for stage in recipe.stages:
         plan.stages.append(_plan_stage(plan, stage, (modules or STAGE_MODULES)[stage.kind], store))
     return plan
+
+
+def cut(plan: Plan, wanted: Sequence[str]) -> Plan:
+    """The same plan with these stages and what they read alone.
+
+    Raises:
+        UserError: one of them is no stage of the recipe.
+    """
+    ids = [planned.stage.id for planned in plan.stages]
+    needed: set[str] = set()
+    for name in wanted:
+        if name not in ids:
+            raise unknown("--until", name, f"stage of {plan.recipe.name}", ids)
+        needed.add(name)
+    for planned in reversed(plan.stages):
+        if planned.stage.id in needed:
+            needed |= planned.inputs.keys()
+    return replace(plan, stages=[planned for planned in plan.stages if planned.stage.id in needed])
 
 
 def stage_file(

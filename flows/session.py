@@ -18,7 +18,7 @@ from typing import Any
 from configs.load import default_machine_name, load_machine, load_recipe
 from configs.schema import Recipe
 from flows import runs
-from flows.plan import PlannedStage, make_plan
+from flows.plan import PlannedStage, cut, make_plan
 from flows.stages import Listener, Session, run_stage
 from flows.store import Artifact, Store
 
@@ -36,6 +36,8 @@ class Request:
     store: str = ""
     recipe: Recipe | None = field(default=None, compare=False)
     """A recipe made in memory; `preset` is then the words of the command that made it, such as `sft data.jsonl`."""
+    until: tuple[str, ...] = ()
+    """Stage ids; with some, only they and what they read are built."""
     modules: Mapping[str, str] | None = None
     """Stage kind -> module of its command; empty takes the project's own."""
 
@@ -44,7 +46,8 @@ class Request:
         """The command line that asks for the same again, without machine and store."""
         words = ["derive", "run", self.preset] if self.recipe is None else ["derive", *shlex.split(self.preset)]
         words += ["--base", self.base] if self.base else []
-        return shlex.join([*words, *(word for text in self.overrides for word in ("--set", text))])
+        words += [word for text in self.overrides for word in ("--set", text)]
+        return shlex.join([*words, *(word for name in self.until for word in ("--until", name))])
 
 
 def prepare(request: Request, listeners: list[Listener] | None = None) -> Session:
@@ -58,6 +61,8 @@ def prepare(request: Request, listeners: list[Listener] | None = None) -> Sessio
     machine = load_machine(request.machine or default_machine_name())
     store = Store(request.store or None)
     plan = make_plan(recipe, store, request.modules, download=True)
+    if request.until:
+        plan = cut(plan, request.until)
     record = runs.new_record(recipe, overrides, machine.name)
     record.update(preset=request.preset, command=request.command)
     return Session(plan, store, machine, record, list(listeners or []), request.modules)

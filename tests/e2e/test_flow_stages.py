@@ -73,6 +73,20 @@ def test_a_second_run_reuses_every_stage(finished: Path) -> None:
     assert record["release"] == str(next((finished / "store").glob("*/*/release")))
 
 
+def test_until_a_stage_builds_only_what_it_reads_and_the_rest_goes_on_from_there(tmp_path: Path) -> None:
+    asked = dataclasses.replace(request(tmp_path), until=("rl",))
+    record = conduct(prepare(asked))
+    assert [(entry["id"], entry["reused"]) for entry in record["stages"]] == [
+        ("problems", False), ("sft", False), ("rl", False),
+    ]  # fmt: skip
+    assert record["status"] == "completed" and record["release"] is None and record["command"].endswith("--until rl")
+    whole = conduct(prepare(request(tmp_path)))
+    assert [entry["id"] for entry in whole["stages"] if entry["reused"]] == ["problems", "sft", "rl"]
+    assert [entry["id"] for entry in conduct(prepare(dataclasses.replace(asked, until=("sft",))))["stages"]] == ["sft"]
+    with pytest.raises(UserError, match="--until: 'sfd' is no stage of fake; did you mean 'sft'"):
+        prepare(dataclasses.replace(asked, until=("sfd",)))
+
+
 def test_changing_the_rl_verifier_runs_only_rl_and_what_follows(finished: Path) -> None:
     conduct(prepare(request(finished, "rl.verifier=format")))
     assert starts(finished) == ["rl", "evaluate", "release"]
