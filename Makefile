@@ -1,4 +1,4 @@
-# Two commands: `make math` runs the main job on the embedded default, `make test` passes the tests.
+# `make math`, `make coder` and `make reasoning` run the main job on the embedded default, `make test` passes the tests.
 # Both create .venv when it is missing and install what they need; nothing else is required.
 
 PYTHON ?= python3
@@ -7,17 +7,26 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: math smoke test test-all lint types clean help
+.PHONY: math coder reasoning smoke bench-verifiers test test-all lint types clean help
 
 help:
 	@echo "make math      seedling -> corpus -> pretrain -> sft -> rl -> evaluate -> release (under 10 minutes, 2 cores)"
-	@echo "make smoke     the same line in its smallest size (under 90 seconds)"
+	@echo "make coder     the same line for functions, rewarded by running them in a sandbox (about 10 minutes)"
+	@echo "make reasoning the same line with a cold start in <think> tags and two RL stages (about 10 minutes)"
+	@echo "make smoke     make math in its smallest size (under 90 seconds)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  all tests that need no GPU"
+	@echo "make bench-verifiers  accuracy, speed and safety of the verifiers beside their peers"
 	@echo "make lint      ruff; make types: mypy"
 
 math: $(RUN_STAMP)
 	$(BIN)/derive math
+
+coder: $(RUN_STAMP)
+	$(BIN)/derive coder
+
+reasoning: $(RUN_STAMP)
+	$(BIN)/derive reasoning
 
 smoke: $(RUN_STAMP)
 	$(BIN)/derive math --preset math/smoke
@@ -27,6 +36,10 @@ test: $(DEV_STAMP)
 
 test-all: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
+
+bench-verifiers: $(DEV_STAMP)
+	$(BIN)/python tests/benchmarks/bench_math_verifier.py
+	$(BIN)/python tests/benchmarks/bench_sandbox.py
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

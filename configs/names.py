@@ -22,9 +22,18 @@ from configs.errors import UserError, printable
 from configs.schema import CorpusSource, CorpusStage, EvaluateStage, Recipe, RlStage, TaskSource
 
 VERIFIER_GROUP = "derivative_factory.verifiers"
-BUILT_IN_VERIFIERS = ("format", "math", "puzzles")
+BUILT_IN_VERIFIERS = (
+    "choice", "code", "code_hidden", "exact", "format", "instructions", "instructions_loose", "math", "puzzles",
+    "think_math", "think_puzzles",
+)  # fmt: skip
 BUILT_IN_SOURCES = ("python_stdlib", "sympy_examples")
 PROCEDURAL = "reasoning_gym"
+FUNCTIONS = "functions"
+"""Function tasks, made by `verifiers.tasks.functions`."""
+FUNCTION_FAMILIES = ("lists", "mixed", "numbers", "texts")
+FUNCTION_SETTINGS = ("min_steps", "max_steps", "num_shown")
+GENERATED = (f"{PROCEDURAL}/", f"{FUNCTIONS}/")
+"""How the names of sets begin that are drawn from a generator: they need a count, and are split by the question."""
 HASHED_SPLITS = ("train", "heldout", "all")
 """Splits of sources that have none of their own: an item's hash says to which part it belongs."""
 MAX_LISTED = 12
@@ -74,6 +83,11 @@ def _procedural_files() -> dict[str, tuple[Path, str]]:
 def procedural_families() -> tuple[str, ...]:
     """Names of the procedural families, without the `reasoning_gym/` before them."""
     return tuple(sorted(_procedural_files()))
+
+
+def is_generated(name: str) -> bool:
+    """Whether a set of this name is drawn from a generator."""
+    return name.startswith(GENERATED)
 
 
 @functools.cache
@@ -127,43 +141,57 @@ def check_verifier(path: str, name: str) -> None:
 
 def check_source(path: str, source: TaskSource | CorpusSource) -> None:
     """A source's name, split and settings exist. Raises UserError with the nearest name."""
+    _check_style(path, source)
     if source.name.endswith(".jsonl"):
         return  # the user's own file: the stage that reads it says what is wrong with it, with the line
-    if source.name.startswith(f"{PROCEDURAL}/"):
-        _check_procedural(path, source)
+    if is_generated(source.name):
+        _check_generated(path, source)
         return
     text = isinstance(source, CorpusSource)
     names = (*BUILT_IN_SOURCES, *dataset_names()) if text else natural_task_sets()
     if source.name not in names:
-        allowed = [*names, *(f"{PROCEDURAL}/{family}" for family in procedural_families()), "a path ending in .jsonl"]
+        allowed = [*names, *_generated_names(), "a path ending in .jsonl"]
         raise unknown(f"{path}.name", source.name, "corpus source" if text else "task set", allowed)
     if source.params:
+        takers = " and ".join(f"{start}..." for start in GENERATED)
         raise UserError(f"{path}.params: {_short(source.params)} was given to {source.name!r}, which takes none; "
-                        f"allowed: nothing (only {PROCEDURAL}/... sets take settings); remove params")
+                        f"allowed: nothing (only {takers} sets take settings); remove params")
     splits = HASHED_SPLITS if source.name in BUILT_IN_SOURCES else (*dataset(source.name).splits, "all")
     if source.split not in splits:
         raise UserError(f"{path}.split: {source.split!r} is no split of {source.name!r}; allowed: {', '.join(splits)}; "
                         f"set {path}.split={splits[0]}")
 
 
-def _check_procedural(path: str, source: TaskSource | CorpusSource) -> None:
-    family = source.name.split("/", 1)[1]
-    families = procedural_families()
+def _check_style(path: str, source: TaskSource | CorpusSource) -> None:
+    if isinstance(source, CorpusSource) and source.style != "plain" and not source.name.startswith(f"{PROCEDURAL}/"):
+        raise UserError(f"{path}.style: {source.style!r} was given to {source.name!r}; allowed: plain (only the worked "
+                        f"solutions of {PROCEDURAL}/... can be written otherwise); remove style")
+
+
+def _check_generated(path: str, source: TaskSource | CorpusSource) -> None:
+    group, _, family = source.name.partition("/")
+    families = FUNCTION_FAMILIES if group == FUNCTIONS else procedural_families()
     if family not in families:
         if not families:
             raise UserError(f"{path}.name: {source.name!r} needs the package reasoning-gym, which is not installed; "
                             "allowed: catalogue sets and .jsonl paths; run pip install reasoning-gym")
-        raise unknown(f"{path}.name", source.name, "task set", [f"{PROCEDURAL}/{name}" for name in families])
+        raise unknown(f"{path}.name", source.name, "task set", [f"{group}/{name}" for name in families])
     if source.split not in HASHED_SPLITS:
         raise UserError(f"{path}.split: {source.split!r} is no split of {source.name!r}; allowed: train, heldout, all; "
                         f"procedural sets are divided by the hash of the question: set {path}.split=heldout")
     if source.count is None:
         raise UserError(f"{path}.count: empty was given to {source.name!r}, which has no end; allowed: a whole number "
                         f"of at least 1; set {path}.count=200")
-    settings = procedural_settings(family)
+    settings = FUNCTION_SETTINGS if group == FUNCTIONS else procedural_settings(family)
     for name in source.params:
         if name not in settings:
             raise unknown(f"{path}.params.{printable(name)}", name, f"setting of {source.name}", settings)
+
+
+def _generated_names() -> list[str]:
+    """Every generated set by its full name."""
+    functions = [f"{FUNCTIONS}/{family}" for family in FUNCTION_FAMILIES]
+    return [*functions, *(f"{PROCEDURAL}/{family}" for family in procedural_families())]
 
 
 def _short(value: Any) -> str:

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 STAGE_KINDS = ("corpus", "pretrain", "sft", "rl", "evaluate", "release")
 MODEL_KINDS = ("pretrain", "sft", "rl")
 """Stage kinds whose folder holds a model under `model/`."""
+RANKED_KINDS = ("pretrain", "sft")
+"""Stage kinds that run on all processes of a machine profile; every other kind runs in one."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
@@ -36,7 +38,7 @@ class TaskSource(Frozen):
     """A draw of problems from a named task set (`verifiers/tasks`) or from the user's own JSONL."""
 
     name: str = Field(
-        description="Task set (`gsm8k`, `math500`, `asdiv`, `reasoning_gym/chain_sum`, ...) or a "
+        description="Task set (`gsm8k`, `math500`, `asdiv`, `reasoning_gym/chain_sum`, `functions/lists`, ...) or a "
         'path ending in .jsonl whose lines are {"prompt": ..., "answer": ...}.'
     )
     split: Literal["train", "heldout", "test", "all"] = Field(
@@ -60,7 +62,7 @@ class CorpusSource(Frozen):
 
     name: str = Field(
         description="`python_stdlib`, `sympy_examples`, a task set with worked solutions "
-        "(`reasoning_gym/...`, `gsm8k`), a catalogue data set, or a path ending in .jsonl."
+        "(`reasoning_gym/...`, `functions/...`, `gsm8k`), a catalogue data set, or a path ending in .jsonl."
     )
     split: Literal["train", "heldout", "test", "all"] = Field(default="train", description="Part of the source.")
     weight: PositiveFloat = Field(
@@ -71,6 +73,11 @@ class CorpusSource(Frozen):
     )
     params: dict[str, Any] = Field(default_factory=dict, description="Settings of a procedural generator.")
     seed: Seed = Field(default=0, description="Seed of a procedural draw.")
+    style: Literal["plain", "think"] = Field(
+        default="plain",
+        description="How worked solutions are written: plain is steps, then the boxed answer; think puts the "
+        "steps between <think> and </think> (a cold start for reasoning; only `reasoning_gym/...`).",
+    )
 
 
 class StageBase(Frozen):
@@ -512,7 +519,7 @@ class Machine(Frozen):
 
     name: str = Field(description="Profile name: cpu, one-gpu, eight-gpu.")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where tensors live.")
-    num_processes: PositiveInt = Field(default=1, description="Ranks; more than one runs under `accelerate launch`.")
+    num_processes: PositiveInt = Field(default=1, description="Ranks of pretrain and sft; other stages run in one.")
     num_threads: PositiveInt | None = Field(
         default=None,
         description="CPU threads of torch per process; empty takes all cores. "
@@ -521,5 +528,10 @@ class Machine(Frozen):
     num_verifier_workers: PositiveInt = Field(default=2, description="Killable verifier processes per rank.")
     launcher: tuple[str, ...] = Field(
         default=(),
-        description="Words put before the stage command, e.g. accelerate launch ...; empty runs plain python -m.",
+        description="Words put before the command of a stage that runs on several processes, e.g. accelerate launch "
+        "...; empty runs plain python -m.",
     )
+
+    def for_kind(self, kind: str) -> Machine:
+        """The profile as a stage of this kind uses it: one process without a launcher, but for `RANKED_KINDS`."""
+        return self if kind in RANKED_KINDS else self.model_copy(update={"num_processes": 1, "launcher": ()})

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.names import is_generated
 from configs.schema import TaskSource
 from corpora.document import Document, batches
 from corpora.dropped import DropLog
 from corpora.ngrams import NgramIndex, WordBatch, canonical, word_ngrams
 from verifiers.tasks import load_tasks, normalise_question
 
-PROCEDURAL_PREFIX = "reasoning_gym/"
 SHORTEST_LINE = 16
 """Characters below which a line inside a document is not compared with short questions: `2 + 2` stands everywhere."""
 OPENING_WORDS = 4
@@ -49,7 +49,7 @@ def load_benchmarks(sources: Sequence[TaskSource]) -> list[Benchmark]:
     """
     benchmarks = []
     for i, source in enumerate(sources):
-        procedural = source.name.startswith(PROCEDURAL_PREFIX)
+        procedural = is_generated(source.name)
         if not procedural:
             whole_file = source.name.endswith(".jsonl") and source.split == "train"
             source = source.model_copy(update={"count": None, "split": "all" if whole_file else source.split})

@@ -7,7 +7,7 @@ Reads `tokens.bin` and `documents.npy` of its corpus stages; writes `model/`, `m
 epoch, until `batch_tokens` are reached.
 
 Source: Qwen2.5 (arXiv:2412.15115), section 3. Departure: documents of one packed row never see one another. Not done:
-streaming of data larger than the address space, more than one process.
+streaming of data larger than the address space. Several processes: `docs/training.md`.
 """
 
 from __future__ import annotations
@@ -25,25 +25,27 @@ from configs.stage import StageFile, run_command
 from derivatives.training.batch import Row
 from derivatives.training.loop import Trainer, finished
 from derivatives.training.order import TokenStream
+from derivatives.training.ranks import joined
 
 
 def run(stage_file: StageFile, out: Path) -> None:
     """The whole stage: documents, steps, model."""
     stage = stage_file.stage
     assert isinstance(stage, PretrainStage)
-    if finished(stage_file, out):
-        return
-    trainer = Trainer(stage_file, out)
-    corpora = [read_corpus(stage_file.data_folder(name)) for name in stage.data]
-    lengths = np.concatenate([corpus.lengths for corpus in corpora])
-    check_corpora(stage, corpora, lengths, trainer.model.config.vocab_size)
+    with joined(stage_file.machine, out) as ranks:
+        if finished(stage_file, out):
+            return
+        trainer = Trainer(stage_file, out, ranks)
+        corpora = [read_corpus(stage_file.data_folder(name)) for name in stage.data]
+        lengths = np.concatenate([corpus.lengths for corpus in corpora])
+        check_corpora(stage, corpora, lengths, trainer.model.config.vocab_size)
 
-    stream = TokenStream(lengths, stage_file.seed)
-    total = math.ceil(stage.num_tokens / stage.batch_tokens)
-    for step in trainer.steps(total):
-        first, last = (step - 1) * stage.batch_tokens, min(step * stage.batch_tokens, stage.num_tokens)
-        trainer.train_step([document_row(corpora, number) for number in stream.documents_between(first, last)])
-    trainer.finish(epochs=round(stage.num_tokens / stream.epoch_tokens, 4), documents=len(lengths))
+        stream = TokenStream(lengths, stage_file.seed)
+        total = math.ceil(stage.num_tokens / stage.batch_tokens)
+        for step in trainer.steps(total):
+            first, last = (step - 1) * stage.batch_tokens, min(step * stage.batch_tokens, stage.num_tokens)
+            trainer.train_step([document_row(corpora, number) for number in stream.documents_between(first, last)])
+        trainer.finish(epochs=round(stage.num_tokens / stream.epoch_tokens, 4), documents=len(lengths))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ writes `model/`, `metrics.json`, `progress.jsonl` and `plots/`. A killed run goe
 the assistant turns' contents and the token that ends each of them.
 
 Source: Qwen2.5 (arXiv:2412.15115), section 4. Departure: the loss is averaged over the trained tokens of a whole step.
-Not done: tools, images, more than one process. Longer examples are dropped and counted, never cut.
+Not done: tools, images. Longer examples are dropped and counted, never cut. Several processes: `docs/training.md`.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ from derivatives.training.batch import Row
 from derivatives.training.chat import encode_example, encode_messages
 from derivatives.training.loop import Trainer, finished
 from derivatives.training.order import items_between
+from derivatives.training.ranks import joined
 
 
 def run(stage_file: StageFile, out: Path) -> None:
     """The whole stage: examples, steps, model."""
     stage = stage_file.stage
     assert isinstance(stage, SftStage)
-    if finished(stage_file, out):
-        return
-    trainer = Trainer(stage_file, out)
-    rows, num_too_long = read_rows(stage_file, stage, trainer.tokenizer)
+    with joined(stage_file.machine, out) as ranks:
+        if finished(stage_file, out):
+            return
+        trainer = Trainer(stage_file, out, ranks)
+        rows, num_too_long = read_rows(stage_file, stage, trainer.tokenizer)
 
-    num_examples = max(1, round(stage.epochs * len(rows)))
-    total = math.ceil(num_examples / stage.batch_examples)
-    for step in trainer.steps(total):
-        first, last = (step - 1) * stage.batch_examples, min(step * stage.batch_examples, num_examples)
-        trainer.train_step([rows[item] for item in items_between(first, last, len(rows), stage_file.seed)])
-    trainer.finish(examples=len(rows), dropped_too_long=num_too_long)
+        num_examples = max(1, round(stage.epochs * len(rows)))
+        total = math.ceil(num_examples / stage.batch_examples)
+        for step in trainer.steps(total):
+            first, last = (step - 1) * stage.batch_examples, min(step * stage.batch_examples, num_examples)
+            trainer.train_step([rows[item] for item in items_between(first, last, len(rows), stage_file.seed)])
+        trainer.finish(examples=len(rows), dropped_too_long=num_too_long)
 
 
 def read_rows(stage_file: StageFile, stage: SftStage, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:

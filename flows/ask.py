@@ -10,7 +10,7 @@ from typing import Any
 
 from configs.errors import UserError, is_unicode
 from configs.load import default_machine_name, load_machine
-from configs.names import check_source, check_verifier
+from configs.names import check_source, check_verifier, is_generated
 from configs.schema import EvaluateStage, Sampling, TaskSource
 from flows.base import resolve_base
 from flows.store import Store
@@ -60,7 +60,7 @@ def task_source(name: str, limit: int | None) -> TaskSource:
     """The held-out part of a task set: all of a file, the test split of a data set, held-out draws of a generator."""
     if name.endswith(".jsonl"):
         return TaskSource(name=str(Path(name).expanduser().resolve()), split="all", count=limit)
-    if name.startswith("reasoning_gym/"):
+    if is_generated(name):
         return TaskSource(name=name, split="heldout", count=limit or NUM_PROCEDURAL)
     from configs.catalogue import dataset, dataset_names
 

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from configs.errors import EXIT_USER_ERROR, UserError
 from configs.tree import check_one_tree
+from flows import judge_command
 
 EXAMPLES = """examples:
   derive math                              the embedded seedling to a released math model, on any machine
@@ -144,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--out", type=Path, metavar="DIR", help="also copy the finished model to this new folder")
     _add_inspection(add, store, change, json_output)
     _add_asking(add, json_output)
+    judge_command.add_commands(add, json_output, _at_least)
     return top
 
 

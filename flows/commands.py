@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.errors import UserError
-from flows import runs
+from flows import judge_command, runs
 from flows.session import Request, prepare, results, write_report
 from flows.store import Store
 from flows.terminal import duration, interval, result_table
@@ -277,5 +277,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "serve": serve,
     "adopt": adopt,
     "verify": verify,
+    "verifiers": judge_command.run,
     "doctor": doctor,
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.names import is_generated
 from configs.schema import CorpusStage, EvaluateStage, RlStage, SftStage, Stage
 from corpora.sources import user_jsonl
 
@@ -113,6 +114,8 @@ def _identity(name: str, split: str, keys: Keys, where: str) -> dict[str, Any]:
         return {"sha256": check_jsonl(Path(name).expanduser(), keys, where)}
     if name.startswith("reasoning_gym/"):
         return {"name": name, "reasoning_gym": _version("reasoning_gym")}
+    if is_generated(name):  # made by this project, whose source is in the digest
+        return {"name": name}
     if name == "python_stdlib":
         return {"name": name, "python": platform.python_version()}
     if name == "sympy_examples":

@@ -143,7 +143,7 @@ def stage_file(
         model=planned.model,
         seed=plan.recipe.seed,
         inputs=inputs,
-        machine=machine,
+        machine=machine.for_kind(planned.stage.kind),
         lineage=lineage or {},
     )
     plain = resolved.model_dump(mode="json")

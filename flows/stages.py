@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, UserError
-from configs.schema import MODEL_KINDS, Machine
+from configs.schema import Machine
 from configs.stage import StageFile, write_json_atomic
 from flows import environment
 from flows.plan import Plan, PlannedStage, stage_file
@@ -30,6 +30,8 @@ from flows.store import CHECKPOINTS, Artifact, Build, Store
 from flows.supervisor import Supervised
 
 LOG = "stage.log"
+FAILURE = "failure.json"
+"""Where a rank leaves its exit code and message (`derivatives.training.ranks`)."""
 NUM_LOG_LINES = 30
 POLL_S = 0.25
 TAIL_BYTES = 65536
@@ -137,9 +139,8 @@ def run_stage(session: Session, planned: PlannedStage) -> Artifact:
 
 
 def stage_command(planned: PlannedStage, machine: Machine, stage_path: Path, out: Path) -> list[str]:
-    """The words that run a stage. Only stages that train go through the machine's launcher."""
-    launcher = [word.replace("{python}", sys.executable) for word in machine.launcher]
-    words = launcher if planned.stage.kind in MODEL_KINDS else []
+    """The words that run a stage; those that run on several processes go through the machine's launcher."""
+    words = [word.replace("{python}", sys.executable) for word in machine.for_kind(planned.stage.kind).launcher]
     return [*words, sys.executable, "-m", planned.module, str(stage_path), str(out)]
 
 
@@ -225,18 +226,18 @@ def _check_source(planned: PlannedStage) -> None:
 
 def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path) -> None:
     for attempt, delay_s in enumerate((*session.retry_delays_s, None), 1):
-        code = _run_command(session, planned, build, path)
+        code, told = _told(build.folder, _run_command(session, planned, build, path))
         if code == 0:
             return
         if code == EXIT_USER_ERROR:
-            message = _by_its_id(planned, _last_words(build.folder / LOG, "error: "))
+            message = _by_its_id(planned, told or _last_words(build.folder / LOG, "error: "))
             # A rejected input leaves nothing to resume; a refused release leaves the figures that refused it.
             if not any((build.folder / CHECKPOINTS).glob("[!.]*")) and planned.stage.kind != "release":
                 build.discard()
             raise UserError(message)
         if code == EXIT_RETRY and delay_s is not None:
             session.note(
-                f"{planned.stage.id}: {_last_words(build.folder / LOG, 'retry: ')}; attempt {attempt + 1} "
+                f"{planned.stage.id}: {told or _last_words(build.folder / LOG, 'retry: ')}; attempt {attempt + 1} "
                 f"in {delay_s:g} s"
             )
             time.sleep(delay_s)
@@ -247,6 +248,7 @@ def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path)
 def _run_command(session: Session, planned: PlannedStage, build: Build, path: Path) -> int:
     """One attempt; returns the exit code with every process of it gone."""
     last = last_progress(build.folder)
+    (build.folder / FAILURE).unlink(missing_ok=True)
     with (build.folder / LOG).open("ab") as log:
         log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {planned.stage.id}\n".encode())
         log.flush()
@@ -333,6 +335,17 @@ def _read_metrics(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _told(folder: Path, code: int) -> tuple[int, str | None]:
+    """The exit code, with the message where a rank left them because its launcher ends with 1 whatever happened."""
+    if code != 1:
+        return code, None
+    try:
+        failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+        return int(failure["exit_code"]), str(failure["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return code, None
 
 
 def _last_words(log: Path, marker: str) -> str:

@@ -5,10 +5,9 @@ named in the task's metadata. Correct if the score is 1; any other score is kept
 verdict. For arithmetic families it is a judge independent of the math verifier, which makes it fit to measure a model
 that was rewarded by that one.
 
-Departures: some families pass an answer to `eval` or to sympy's `parse_expr`, which run code. Their answers must
-first be a plain list or a plain expression with small powers, by our own reader. Answers with NaN, infinity or digits
-of other scripts, which some scores mistake for right, are incorrect, and the families in `STRICTER` must meet a
-condition more.
+Departures: what some families' scores would run as code, or take although it is wrong, must first meet the conditions
+of `verifiers.puzzle_conditions`. Answers with NaN, infinity or digits of other scripts, which some scores mistake for
+right, are incorrect.
 
 What this does not do: partial credit means something else in every family. The clock is the pool's.
 """
@@ -18,31 +17,29 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable
-from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from verifiers.answers.clean import clean
-from verifiers.answers.evaluate import exact
-from verifiers.answers.expression import TooComplex, Tree, Unreadable, parse
 from verifiers.answers.extract import Extraction, extract, extract_text
 from verifiers.answers.numbers import read_number
 from verifiers.api import OVER_BUDGET, Task, Verdict, correct, incorrect, no_verdict
+from verifiers.puzzle_conditions import GUARDS, STRICTER
 
 MAX_ANSWER = 20_000
 """Characters of an answer."""
-MAX_POWER = 100
-"""Exponent in an expression that goes to sympy."""
 SHOWN = 200
 
 _NOT_FINITE = re.compile(r"(?<![A-Za-z])(?:nan|inf(?:inity)?|zoo|oo)[ij]?(?![A-Za-z])", re.IGNORECASE)
-_PLAIN_LIST = re.compile(r"[A-Za-z0-9\s\[\],'\"_-]*")
-_ARITHMETIC = re.compile(r"[0-9+\-*/() .]*")
-_CALCULUS = re.compile(
-    r"(?:[0-9+\-*/()^ .]|\b(?:[a-zA-Z]|sin|cos|tan|exp|log|ln|sqrt|asin|acos|atan|sinh|cosh|tanh|pi)(?![A-Za-z]))*")
 _COMMANDS = {
-    "\\times": "\u00d7", "\\cdot": "*", "\\div": "/", "\\{": "{", "\\}": "}", "\\_": "_", "\\,": " ", "\\ ": " ",
+    "\\times": "\u00d7",
+    "\\cdot": "*",
+    "\\div": "/",
+    "\\{": "{",
+    "\\}": "}",
+    "\\_": "_",
+    "\\,": " ",
+    "\\ ": " ",
 }
 _TEXT = re.compile(r"\\(?:text|texttt|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 
@@ -57,7 +54,7 @@ class PuzzleVerifier:
             library = version("reasoning-gym")
         except PackageNotFoundError:
             library = "absent"
-        self.version = f"1+reasoning-gym-{library}"
+        self.version = f"2+reasoning-gym-{library}"
 
     def judge(self, task: Task, completion: str) -> Verdict:
         """Judge one completion of a `reasoning_gym/...` task."""
@@ -115,7 +112,7 @@ def _spellings(task: Task, text: str) -> list[str]:
 def _score(dataset: Any, family: str, text: str, entry: dict[str, Any]) -> float:
     """The family's score in [0, 1]; 0 for what must not reach it."""
     gold = entry["answer"] or ""
-    if text != gold and (not _finite(text, gold) or not GUARDS.get(family, _anything)(text)):
+    if text != gold and (not _finite(text, gold) or not GUARDS.get(family, bool)(text)):
         return 0.0
     if family in STRICTER and not STRICTER[family](text, entry):
         return 0.0
@@ -131,81 +128,11 @@ def _finite(text: str, gold: str) -> bool:
     """No NaN, infinity or foreign digits, unless the gold answer has them too."""
     if _NOT_FINITE.search(text) and not _NOT_FINITE.search(gold):
         return False
-    return gold == text or not any(c.isdigit() and not c.isascii() for c in text) or any(
-        c.isdigit() and not c.isascii() for c in gold)
-
-
-def _anything(text: str) -> bool:
-    return True
-
-
-def _plain_list(text: str) -> bool:
-    """Lists of words and numbers only: nothing that `eval` could call or multiply."""
-    return len(text) <= 5_000 and _PLAIN_LIST.fullmatch(text) is not None
-
-
-def _plain_arithmetic(text: str) -> bool:
-    return _ARITHMETIC.fullmatch(text) is not None and _small_powers(text)
-
-
-def _plain_calculus(text: str) -> bool:
-    return len(text) <= 1_000 and _CALCULUS.fullmatch(text) is not None and _small_powers(text)
-
-
-def _small_powers(text: str) -> bool:
-    """Readable by our own parser, with literal exponents of at most MAX_POWER and no power of a power."""
-    try:
-        tree = parse(text)
-        exact(tree)
-    except Unreadable:
-        return False
-    return _power_depth(tree) <= 1
-
-
-def _power_depth(tree: Tree) -> int:
-    """How deep powers are nested; 99 where an exponent is too large or is no number."""
-    if tree[0] in ("number", "name"):
-        return 0
-    depth = max(_power_depth(child) for child in tree[1:] if isinstance(child, tuple))
-    if tree[0] == "factorial":
-        return 99
-    if tree[0] == "power":
-        try:
-            exponent = exact(tree[2])
-        except (TooComplex, Unreadable):
-            return 99
-        if tree[1] != ("name", "e") and (exponent is None or abs(exponent) > MAX_POWER):
-            return 99
-        depth += 1
-    return depth
-
-
-def _solves_24(text: str, entry: dict[str, Any]) -> bool:
-    """The four given numbers, each once, with value 24."""
-    try:
-        value = exact(parse(text))
-    except Unreadable:
-        return False
-    used = sorted(map(int, re.findall(r"[0-9]+", text)))
-    return value == Fraction(24) and used == sorted(entry["metadata"].get("numbers", []))
-
-
-def _same_words(text: str, entry: dict[str, Any]) -> bool:
-    return text.strip().casefold() == str(entry["answer"]).strip().casefold()
-
-
-def _same_number(text: str, entry: dict[str, Any]) -> bool:
-    """One number, and the gold one; a unit may follow it."""
-    number, gold = read_number(clean(text)), read_number(str(entry["answer"]))
-    return number is not None and gold is not None and number.value == gold.value
-
-
-def _near_gold(text: str, entry: dict[str, Any]) -> bool:
-    """Within the family's own tolerance of the gold probability."""
-    try:
-        return abs(Fraction(text.replace(",", "")) - Fraction(entry["answer"])) <= Fraction(1, 10_000)
-    except (ValueError, ZeroDivisionError):
-        return False
+    return (
+        gold == text
+        or not any(c.isdigit() and not c.isascii() for c in text)
+        or any(c.isdigit() and not c.isascii() for c in gold)
+    )
 
 
 def _restored(family: str, task: Task) -> dict[str, Any]:
@@ -215,26 +142,3 @@ def _restored(family: str, task: Task) -> dict[str, Any]:
         for key in ("input", "output"):
             metadata[key] = tuple(map(tuple, metadata[key]))
     return metadata
-
-
-GUARDS: dict[str, Callable[[str], bool]] = {
-    "string_insertion": _plain_list,
-    "spiral_matrix": _plain_list,
-    "binary_matrix": _plain_list,
-    "n_queens": _plain_list,
-    "countdown": _plain_arithmetic,
-    "puzzle24": _plain_arithmetic,
-    "simple_integration": _plain_calculus,
-    "intermediate_integration": _plain_calculus,
-    "polynomial_multiplication": _plain_calculus,
-}
-"""What an answer must look like before a family's `score_answer` may evaluate it."""
-
-STRICTER: dict[str, Callable[[str, dict[str, Any]], bool]] = {
-    "puzzle24": _solves_24,  # the family's score takes any four numbers in range that make 24
-    "game_of_life_halting": _same_words,  # it takes any text that is not empty for True, and for False as well
-    "gsm_symbolic": _same_number,  # it looks for the gold digits anywhere: "-7" and "7 or 5" pass for 7
-    "spell_backward": _same_words,  # it takes the gold word with anything after it
-    "coin_flip": _near_gold,  # it gives full marks for a lone first digit of the gold answer
-}
-"""Conditions of our own for families whose score gives full marks to wrong answers."""

@@ -28,7 +28,15 @@ GROUP = "derivative_factory.verifiers"
 BUILT_IN = {
     "math": "verifiers.math:MathVerifier",
     "format": "verifiers.format:FormatVerifier",
+    "choice": "verifiers.choice:ChoiceVerifier",
+    "code": "verifiers.code:CodeVerifier",
+    "code_hidden": "verifiers.code_hidden:CodeHiddenVerifier",
+    "exact": "verifiers.exact:ExactVerifier",
+    "instructions": "verifiers.instructions:StrictInstructions",
+    "instructions_loose": "verifiers.instructions:LooseInstructions",
     "puzzles": "verifiers.puzzles:PuzzleVerifier",
+    "think_math": "verifiers.think_math:think_math",
+    "think_puzzles": "verifiers.think_puzzles:think_puzzles",
 }
 
 

@@ -2,7 +2,7 @@
 
     python_stdlib        sources of the running interpreter's library
     sympy_examples       worked examples of the installed sympy
-    procedural           reasoning_gym/... with worked solutions
+    procedural           reasoning_gym/... and functions/... with worked solutions
     catalogue_data       data sets of configs/catalogue.yaml
     user_jsonl           a path ending in .jsonl
 
@@ -46,7 +46,7 @@ def reader(source: CorpusSource) -> ModuleType:
     """The module that reads a source, by its name."""
     if source.name.endswith(".jsonl"):
         return user_jsonl
-    if source.name.startswith(procedural.PREFIX):
+    if source.name.startswith(procedural.PREFIXES):
         return procedural
     return {"python_stdlib": python_stdlib, "sympy_examples": sympy_examples}.get(source.name, catalogue_data)
 

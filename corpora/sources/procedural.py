@@ -1,4 +1,4 @@
-"""Procedural problems of reasoning-gym, with the project's own worked solutions. Apache-2.0.
+"""Procedural problems of reasoning-gym and function tasks of our own, with worked solutions of our own. Apache-2.0.
 
 As text a document is the question, a line feed, and the solution; as an example they are prompt and completion; as a
 problem it is the question with its gold answer. Only the split's questions are drawn: `verifiers.tasks` parts them by
@@ -11,17 +11,18 @@ import importlib.metadata
 from collections.abc import Iterator
 
 from configs.errors import UserError
+from configs.names import GENERATED
 from configs.schema import CorpusSource, TaskSource
 from corpora.document import Document
 from corpora.dropped import DropLog
 from verifiers.tasks import load_tasks, split_of, worked_solution
 
 LICENCE = "Apache-2.0"
-PREFIX = "reasoning_gym/"
+PREFIXES = GENERATED
 
 
 def version() -> str:
-    """What the documents depend on."""
+    """What the documents depend on beside this project."""
     return f"reasoning-gym {importlib.metadata.version('reasoning_gym')}"
 
 
@@ -40,7 +41,7 @@ def read(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Docume
             yield Document(task.id, source.name, LICENCE, source.name, prompt=task.prompt, answer=task.answer,
                            verifier=task.verifier, metadata=dict(task.metadata), provenance=provenance)
             continue
-        solution = worked_solution(task)
+        solution = worked_solution(task, source.style)
         if solution is None:
             dropped.add(document, "no_worked_solution")
             continue

@@ -1,6 +1,6 @@
 """Causal attention over packed documents that never see one another, by the best means that a machine has.
 
-Three methods, the same mathematics: the `flash-attn` package on CUDA where it is installed, else torch's own
+The same mathematics in all: a flash-attn package (`flash.py`) that is installed and fits the GPU, else torch's own
 `varlen_attn` on CUDA, else per-document attention that needs no special kernel (CPU, and FP32 on any device). The last
 one puts documents of similar length side by side with little padding at their ends, where a causal mask hides it, so
 that many short documents cost a few large operations; a dense mask over the packed row is never built.
@@ -17,10 +17,11 @@ heads, K key-value heads, G query heads per key-value head, D head dimension, X 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,21 +33,17 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import flash_attention_mask
 
 from configs.errors import UserError
+from derivatives.training import flash
 from derivatives.training.short_attention import SHORT_DOCUMENT, ShortAttention
-
-try:
-    from flash_attn import flash_attn_varlen_func
-except ImportError:  # not installed, or built for another torch
-    flash_attn_varlen_func = None
 
 REGISTERED_NAME = "packed_documents"
 """Without the word that makes transformers look for a hub kernel."""
-METHODS = ("flash_attn", "varlen", "documents")
+METHODS = (*flash.NAMES, "varlen", "documents")
+MIN_CU_SEQLENS = 64
+"""Fused kernels get `cu_seqlens` of this length, or of a power of two above it, so that little ever recompiles."""
 MAX_PADDING = 0.2
 """A group ends where the next document is shorter than its longest by more than this share (measured on 2 cores with
 documents of 60 to 120 tokens: fewer, larger operations win over the last bits of padding)."""
-VARLEN_NAMES_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
-"""torch 2.12 and later want grouped queries to be named; 2.11 has no such option. Looked at once, here."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,8 @@ class Packing:
     """How documents lie in a packed row, worked out once per batch and read by every layer.
 
     Attributes:
-        cu_seqlens: int32 [N + 1] starts of documents; the one object is given for queries and for keys.
+        cu_seqlens: int32 starts of documents, then the end of the last (for fused kernels many times, as documents of
+            no tokens); the one object is given for queries and for keys.
         max_length: Tokens of the longest document.
         method: One of `METHODS`.
         groups: For `documents`: (number of documents, padded length) of each group.
@@ -68,13 +66,12 @@ class Packing:
     slots_T: Tensor | None
 
 
-def choose(device: str | torch.device, dtype: torch.dtype = torch.bfloat16) -> str:
-    """Name of the best method for a device and a working precision."""
-    if torch.device(device).type == "cuda" and dtype in (torch.bfloat16, torch.float16):
-        if flash_attn_varlen_func is not None:
-            return "flash_attn"
-        return "varlen"
-    return "documents"
+def choose(device: str | torch.device, dtype: torch.dtype = torch.bfloat16, head_dim: int = 128) -> str:
+    """Name of the best method for a device, a working precision and a head dimension."""
+    if torch.device(device).type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return "documents"
+    major = torch.cuda.get_device_capability(device)[0] if torch.cuda.is_available() else 0
+    return flash.best(major, head_dim) or "varlen"
 
 
 def set_method(model: PreTrainedModel, method: str) -> None:
@@ -87,13 +84,21 @@ def set_method(model: PreTrainedModel, method: str) -> None:
 def method_of(model: PreTrainedModel) -> str:
     """The chosen method of a model, or the best one for where its weights are."""
     chosen = getattr(model, "packed_attention_method", None)
-    return chosen if isinstance(chosen, str) else choose(model.device, model.dtype)
+    return chosen if isinstance(chosen, str) else choose(model.device, model.dtype, head_dim_of(model))
+
+
+def head_dim_of(model: PreTrainedModel) -> int:
+    """Dimension of one attention head."""
+    config = model.config
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def plan(lengths: Sequence[int], cu_seqlens: Tensor, method: str) -> Packing:
     """The packing of documents of these lengths, in their order in the row."""
     if method != "documents":
-        return Packing(cu_seqlens, max(lengths), method, (), None)
+        num = len(cu_seqlens)
+        padding = max(MIN_CU_SEQLENS, 1 << (num - 1).bit_length()) - num
+        return Packing(F.pad(cu_seqlens, (0, padding), value=sum(lengths)), max(lengths), method, (), None)
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     groups: list[list[int]] = []
     for index in order:
@@ -120,17 +125,23 @@ def packed_attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, packing: Packi
         return _attend_by_document(torch.cat((q_THD, k_TKD, v_TKD), dim=1), q_THD.shape[1], packing, scale)
     ends, longest = packing.cu_seqlens, packing.max_length
     q, k, v = (part.contiguous() for part in (q_THD, k_TKD, v_TKD))
-    if packing.method == "flash_attn":
-        return flash_attn_varlen_func(q, k, v, ends, ends, longest, longest, softmax_scale=scale, causal=True)
+    if packing.method != "varlen":
+        return flash.attend(packing.method, q, k, v, ends, longest, scale)
     options: dict[str, Any] = {"window_size": (-1, 0), "scale": scale}
     if q.shape[1] != k.shape[1]:
-        if VARLEN_NAMES_GQA:
+        if _names_gqa(varlen_attn):
             options["enable_gqa"] = True
         else:
             k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for part in (k, v))
     out_THD = varlen_attn(q, k, v, ends, ends, longest, longest, **options)
     assert isinstance(out_THD, Tensor)  # no auxiliary output was asked for
     return out_THD
+
+
+@functools.cache
+def _names_gqa(function: Callable[..., Any]) -> bool:
+    """torch 2.12 and later want grouped queries to be named; 2.11 has no such option."""
+    return "enable_gqa" in inspect.signature(function).parameters
 
 
 class _Pad(torch.autograd.Function):

@@ -10,6 +10,7 @@ Shape letters: T tokens in the packed row, N rows in it.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -99,9 +100,62 @@ def pack(rows: Sequence[Row], max_tokens: int) -> list[PackedBatch]:
 
     A row that is longer than `max_tokens` gets a batch of its own. All rows must have the same extras.
     """
+    return [_assemble([rows[index] for index in chosen], tuple(chosen)) for chosen in _first_fit(rows, max_tokens)]
+
+
+def pack_share(rows: Sequence[Row], max_tokens: int, rank: int, num_ranks: int) -> list[PackedBatch]:
+    """The packed batches of one of several ranks, which together hold every row once.
+
+    All ranks get the same number of batches, as few as there can be, with about as many tokens in each: the longest
+    row goes first, to the batch with the fewest tokens. A batch without rows has one token and no weight.
+    """
+    num_each = -(-len(_first_fit(rows, max_tokens)) // num_ranks)
+    while (bins := _spread(rows, max_tokens, num_each * num_ranks)) is None:
+        num_each += 1
+    return [
+        _assemble([rows[index] for index in chosen], tuple(chosen)) if chosen else _nothing_like(rows[0])
+        for chosen in bins[rank::num_ranks]
+    ]
+
+
+def num_trained(rows: Sequence[Row]) -> float:
+    """Sum of the weights of all predicted tokens."""
+    total = 0.0
+    for row in rows:
+        if row.loss_weights is not None:
+            total += sum(row.loss_weights[1:])
+        else:
+            total += max(0, len(row.ids) - max(row.trained_from, 1))
+    return total
+
+
+def _nothing_like(row: Row) -> PackedBatch:
+    extras = {name: [0.0] for name in row.extras}
+    return _assemble([Row([row.ids[0]], loss_weights=[0.0], extras=extras)], ())
+
+
+def _spread(rows: Sequence[Row], max_tokens: int, num_bins: int) -> list[list[int]] | None:
+    """Rows over so many bins, evenly; None where a bin would get more than it holds."""
+    bins: list[list[int]] = [[] for _ in range(num_bins)]
+    loads = [(0, number) for number in range(num_bins)]  # a heap: the least loaded first, ties in order
+    for index in _longest_first(rows):
+        load, number = loads[0]
+        length = len(rows[index].ids)
+        if load > 0 and load + length > max_tokens:
+            return None
+        bins[number].append(index)
+        heapq.heapreplace(loads, (load + length, number))
+    return bins
+
+
+def _longest_first(rows: Sequence[Row]) -> list[int]:
+    return sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
+
+
+def _first_fit(rows: Sequence[Row], max_tokens: int) -> list[list[int]]:
     bins: list[list[int]] = []
     free: list[int] = []
-    for index in sorted(range(len(rows)), key=lambda index: -len(rows[index].ids)):
+    for index in _longest_first(rows):
         length = len(rows[index].ids)
         if length == 0:
             raise ValueError(f"rows[{index}] is empty; a row has at least one token")
@@ -112,7 +166,7 @@ def pack(rows: Sequence[Row], max_tokens: int) -> list[PackedBatch]:
         else:
             bins[fit].append(index)
             free[fit] -= length
-    return [_assemble([rows[index] for index in chosen], tuple(chosen)) for chosen in bins]
+    return bins
 
 
 def _assemble(rows: Sequence[Row], row_indices: tuple[int, ...]) -> PackedBatch:

@@ -15,11 +15,12 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AddedToken,
     AutoConfig,
@@ -100,7 +101,7 @@ def load_model(
         )
     check_vocabulary(model, tokenizer, folder)
     check_finite(model, folder)
-    attention.set_method(model, attention.choose(device, DTYPES[precision]))
+    attention.set_method(model, attention.choose(device, DTYPES[precision], attention.head_dim_of(model)))
     model.get_input_embeddings().padding_idx = None  # else the pad token, which is also the end of text, learns nothing
     return model.to(device).eval(), tokenizer
 
@@ -247,10 +248,16 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [token_id(tokenizer, token) for token in (TURN_END, END_OF_TEXT)]
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | str) -> None:
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path | str,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write bf16 safetensors, config, tokenizer with its template, and a generation config that stops at both ends.
 
-    The folder appears whole or not at all; one that is there already is replaced.
+    The folder appears whole or not at all; one that is there already is replaced. `weights` are taken in place of the
+    model's own, where those are spread over several ranks.
     """
     folder = Path(folder)
     transformers_logging.disable_progress_bar()
@@ -258,11 +265,12 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         partial.chmod(0o755)
-        weights = {name: tensor.detach().to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items()}
+        given = model.state_dict() if weights is None else weights
+        plain = {name: tensor.detach().to("cpu", torch.bfloat16) for name, tensor in given.items()}
         if model.config.tie_word_embeddings:
-            weights.pop("lm_head.weight", None)
+            plain.pop("lm_head.weight", None)
         with disk_full_as_os_error(folder.parent):
-            model.save_pretrained(partial, state_dict=weights)
+            model.save_pretrained(partial, state_dict=plain)
         set_config_dtype(partial / "config.json")
         if tokenizer.chat_template is None:
             tokenizer.chat_template = CHATML_TEMPLATE

@@ -8,11 +8,12 @@ Gradients are summed in FP32 too: as soon as a backward pass has a parameter's g
 master's, so bf16 gradients of several micro-batches are never added in bf16, and a parameter's `.grad` is always empty
 outside a backward pass.
 
-Sources: AdamW (arXiv:1711.05101); mixed-precision masters (arXiv:1710.03740). Not done: sharding over devices.
+Sources: AdamW (arXiv:1711.05101); mixed-precision masters (arXiv:1710.03740). Over several ranks: `sharding.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,12 +26,12 @@ class MasterAdamW:
     """One optimizer for one model. Create it once; it listens to the model's backward passes."""
 
     def __init__(self, model: nn.Module, config: Optimization) -> None:
-        named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         self.config = config
-        self.weights: list[Tensor] = [weight for _, weight in named]
-        self.masters = [_master_of(weight) for weight in self.weights]
+        self.weights, self.masters = self._pairs(model)
         decayed = [master for master in self.masters if master.ndim >= 2]
         plain = [master for master in self.masters if master.ndim < 2]  # norms and biases
+        numbers = range(len(self.masters))
+        self._adamw_order = sorted(numbers, key=lambda number: self.masters[number].ndim < 2)  # as the groups below
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(
             [group for group in groups if group["params"]],
@@ -42,6 +43,19 @@ class MasterAdamW:
             if weight is not master
         ]
 
+    def _pairs(self, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+        """Working weights and their masters."""
+        weights: list[Tensor] = [weight for weight in model.parameters() if weight.requires_grad]
+        return weights, [_master_of(weight) for weight in weights]
+
+    def _norm(self, gradients: list[Tensor]) -> float:
+        """L2 norm of the whole gradient."""
+        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+
+    def _rows(self, number: int) -> tuple[int, int, int]:
+        """Of master `number`: its first row and the one past its last, and how many the whole parameter has."""
+        return 0, len(self.masters[number]), len(self.masters[number])
+
     def step(self, lr: float) -> float:
         """Clip, update the masters, rewrite the working weights, forget the gradients.
 
@@ -51,7 +65,7 @@ class MasterAdamW:
         gradients = [master.grad for master in self.masters if master.grad is not None]
         if not gradients:
             raise ValueError("no gradient to step with; run a backward pass first")
-        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+        norm = self._norm(gradients)
         if norm < float("inf"):
             if norm > self.config.max_grad_norm:
                 torch._foreach_mul_(gradients, self.config.max_grad_norm / norm)
@@ -75,6 +89,30 @@ class MasterAdamW:
             torch._foreach_copy_(self.masters, [master.to(self.masters[0].device) for master in given])
         self.adamw.load_state_dict(state["adamw"])
         self._write_weights()
+
+    def load_shards(self, shards: Sequence[dict[str, Any]]) -> None:
+        """Take over the states of all ranks of a run, of however many; each holds some rows of every tensor."""
+        masters = [self._own_rows([shard["masters"][n] for shard in shards], n) for n in range(len(self.masters))]
+        moments = {}
+        for place, number in enumerate(self._adamw_order):
+            states = [shard["adamw"]["state"][place] for shard in shards if place in shard["adamw"]["state"]]
+            if states:
+                moments[place] = {
+                    name: self._own_rows([state[name] for state in states], number) if value.ndim > 0 else value
+                    for name, value in states[0].items()
+                }
+        self.load_state_dict({"masters": masters, "adamw": {**shards[0]["adamw"], "state": moments}})
+
+    def _own_rows(self, pieces: Sequence[Tensor], number: int) -> Tensor:
+        """This optimizer's rows of a tensor that lies in pieces, one after another; a copy."""
+        begin, end, total = self._rows(number)
+        if sum(map(len, pieces)) != total:
+            raise ValueError("the saved masters have other shapes than this model's parameters")
+        found, start = [], 0
+        for piece in pieces:
+            found.append(piece[max(0, begin - start) : max(0, end - start)])
+            start += len(piece)
+        return torch.cat(found)
 
     def _write_weights(self) -> None:
         if self.weights[0] is not self.masters[0]:

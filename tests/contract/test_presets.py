@@ -7,10 +7,23 @@ import pytest
 from configs.catalogue import dataset, dataset_names
 from configs.load import FOLDER, load_machine, load_recipe, machine_names, preset_names, preset_summary
 from configs.names import procedural_families, procedural_settings, verifier_names
-from configs.schema import CorpusStage, EvaluateStage, Recipe, RlStage, stage_inputs
+from configs.schema import CorpusStage, EvaluateStage, Recipe, ReleaseStage, RlStage, TaskSource, stage_inputs
 from configs.strict_yaml import read_mapping
+from verifiers.tasks import load_tasks
 
-OWN_BASE = ["math/smoke", "math/tiny", "math/tiny-control", "math/tiny-gsm8k"]
+OWN_BASE = [
+    "coder/smoke",
+    "coder/tiny",
+    "math/smoke",
+    "math/tiny",
+    "math/tiny-control",
+    "math/tiny-gsm8k",
+    "reasoning/smoke",
+    "reasoning/tiny",
+]
+STAGES = ["corpus", "pretrain", "examples", "sft", "problems", "rl", "evaluate", "release"]
+MORE = {"control", "problems_math", "rl_math", "form"}
+"""Stages that some presets have besides."""
 REAL_BASE = ["math/0.5b", "math/7b"]
 
 
@@ -32,16 +45,7 @@ def test_every_preset_loads_under_its_own_name_and_says_what_it_is(name: str) ->
     assert {"title", "description", "status"} <= own.keys()
     assert len(recipe.title) <= 100
     assert preset_summary(name)["title"] == recipe.title
-    assert [stage.id for stage in recipe.stages if stage.id != "control"] == [
-        "corpus",
-        "pretrain",
-        "examples",
-        "sft",
-        "problems",
-        "rl",
-        "evaluate",
-        "release",
-    ]
+    assert [stage.id for stage in recipe.stages if stage.id not in MORE] == STAGES
     for index, stage in enumerate(recipe.stages):
         earlier = {other.id for other in recipe.stages[:index]}
         assert set(stage_inputs(recipe, stage)) <= earlier | {"base"}
@@ -67,29 +71,57 @@ def test_a_preset_of_the_seedling_needs_no_network_beyond_its_named_data(name: s
     assert natural == ({"gsm8k", "asdiv"} if name.endswith("gsm8k") else set())
 
 
-@pytest.mark.parametrize("name", ["math/smoke", "math/tiny"])
-def test_the_reward_s_verifier_is_not_the_judge(name: str) -> None:
-    recipe = load_recipe(name)
-    rl, evaluate = recipe.stage("rl"), recipe.stage("evaluate")
-    assert isinstance(rl, RlStage) and isinstance(evaluate, EvaluateStage)
-    assert (rl.verifier, evaluate.judge) == ("math", "puzzles")
-
-
-def test_tiny_asks_two_thousand_questions_among_them_a_family_it_was_not_trained_on() -> None:
-    recipe = load_recipe("math/tiny")
+@pytest.mark.parametrize(
+    ("family", "rewards", "judge"),
+    [
+        ("math", ["math"], "puzzles"),
+        ("coder", ["code"], "code_hidden"),
+        ("reasoning", ["think_math", "think_puzzles"], "exact"),
+    ],
+)
+@pytest.mark.parametrize("size", ["smoke", "tiny"])
+def test_the_reward_s_verifier_is_not_the_judge(family: str, size: str, rewards: list[str], judge: str) -> None:
+    recipe = load_recipe(f"{family}/{size}")
     evaluate = recipe.stage("evaluate")
     assert isinstance(evaluate, EvaluateStage)
-    assert sum(task.count or 0 for task in evaluate.tasks) == 2000
-    trained = {source.name for stage in recipe.stages if isinstance(stage, CorpusStage) for source in stage.sources}
-    assert len({task.name for task in evaluate.tasks} - trained) == 1
-    problems = recipe.stage("problems")
-    assert isinstance(problems, CorpusStage)
-    asked = {task.name: task.params for task in evaluate.tasks}
-    assert {source.name: source.params for source in problems.sources}.items() <= asked.items()
+    assert [stage.verifier for stage in recipe.stages if isinstance(stage, RlStage)] == rewards
+    assert evaluate.judge == judge
 
 
-def test_smoke_has_every_stage_of_tiny_at_a_smaller_size() -> None:
-    tiny, smoke = load_recipe("math/tiny"), load_recipe("math/smoke")
+@pytest.mark.parametrize("name", ["coder/tiny", "math/tiny", "reasoning/tiny"])
+def test_a_tiny_preset_is_released_only_for_a_gain_over_the_base_and_over_sft(name: str) -> None:
+    release = load_recipe(name).stage("release")
+    assert isinstance(release, ReleaseStage)
+    gains = {gate.against: gate.min_gain for gate in release.gates if gate.metric == "pass@1"}
+    assert gains.keys() == {"base", "sft"} and min(gains.values()) >= 0
+
+
+@pytest.mark.parametrize("name", ["coder/tiny", "math/tiny", "reasoning/tiny"])
+def test_a_tiny_preset_asks_for_what_rl_trained_on_and_for_one_family_that_nothing_was_trained_on(name: str) -> None:
+    recipe = load_recipe(name)
+    corpora = [stage for stage in recipe.stages if isinstance(stage, CorpusStage)]
+    asked = {task.name: task.params for task in recipe.stage("evaluate").tasks}
+    trained = {source.name for stage in corpora for source in stage.sources}
+    assert len(asked.keys() - trained) == 1
+    problems = [source for stage in corpora if stage.output == "problems" for source in stage.sources]
+    assert {source.name: source.params for source in problems}.items() <= asked.items()
+    assert 1500 <= sum(task.count or 0 for task in recipe.stage("evaluate").tasks) <= 2000
+
+
+def test_the_cold_start_of_reasoning_thinks_and_no_other_preset_does() -> None:
+    for name in OWN_BASE:
+        styles = {
+            source.style
+            for stage in load_recipe(name).stages
+            if isinstance(stage, CorpusStage) and stage.output == "examples"
+            for source in stage.sources
+        }
+        assert styles == {"think" if name.startswith("reasoning/") else "plain"}
+
+
+@pytest.mark.parametrize("family", ["coder", "math", "reasoning"])
+def test_smoke_has_every_stage_of_tiny_at_a_smaller_size(family: str) -> None:
+    tiny, smoke = load_recipe(f"{family}/tiny"), load_recipe(f"{family}/smoke")
     assert [stage.id for stage in smoke.stages] == [stage.id for stage in tiny.stages]
     large, small = tiny.stage("evaluate"), smoke.stage("evaluate")
     assert isinstance(large, EvaluateStage) and isinstance(small, EvaluateStage)
@@ -124,6 +156,14 @@ def test_the_generators_accept_every_procedural_setting_of_a_preset(name: str) -
             assert gym.create_dataset(family, size=2, seed=1, **params)[1]["answer"].strip()
 
 
+@pytest.mark.parametrize("name", ["coder/smoke", "coder/tiny"])
+def test_function_tasks_of_a_preset_can_be_drawn(name: str) -> None:
+    for _, source in sources(load_recipe(name)):
+        if source.name.startswith("functions/"):  # type: ignore[attr-defined]
+            few = TaskSource(name=source.name, count=2, split=source.split, params=source.params)  # type: ignore[attr-defined]
+            assert len(load_tasks(few)) == 2
+
+
 def test_the_families_and_settings_read_from_sources_are_the_generators_own() -> None:
     gym = pytest.importorskip("reasoning_gym")
     import dataclasses
@@ -137,7 +177,9 @@ def test_the_families_and_settings_read_from_sources_are_the_generators_own() ->
 
 
 def test_the_built_in_verifiers_are_known_by_name() -> None:
-    assert {"format", "math", "puzzles"} <= set(verifier_names())
+    assert {"code", "code_hidden", "exact", "format", "math", "puzzles", "think_math", "think_puzzles"} <= set(
+        verifier_names()
+    )
 
 
 @pytest.mark.parametrize("name", machine_names())

@@ -120,6 +120,41 @@ def _saved(state: object) -> object:
     return file
 
 
+def test_a_state_in_shards_is_put_together_whatever_their_number() -> None:
+    """Cut by rows as FSDP2 cuts: the last shards of a small tensor are empty."""
+    whole = MasterAdamW(small(torch.bfloat16), Optimization(learning_rate=1e-2, weight_decay=0.1))
+    update_once(whole)
+    state = whole.state_dict()
+
+    def cut(tensor: Tensor, rank: int) -> Tensor:
+        per_rank = -(-len(tensor) // 3)
+        return tensor[rank * per_rank : (rank + 1) * per_rank]
+
+    shards = []
+    for rank in range(3):
+        moments = {
+            place: {name: cut(value, rank) if value.ndim else value for name, value in one.items()}
+            for place, one in state["adamw"]["state"].items()
+        }
+        masters = [cut(master, rank) for master in state["masters"]]
+        shards.append({"masters": masters, "adamw": {**state["adamw"], "state": moments}})
+    other = MasterAdamW(small(torch.bfloat16), Optimization(learning_rate=1e-2, weight_decay=0.1))
+    other.load_shards(shards)
+    for one, two in zip(whole.masters + whole.weights, other.masters + other.weights, strict=True):
+        assert torch.equal(one, two)
+    for place, one in other.state_dict()["adamw"]["state"].items():
+        assert all(torch.equal(value, state["adamw"]["state"][place][name]) for name, value in one.items())
+    with pytest.raises(ValueError, match="other shapes"):
+        other.load_shards(shards[:2])
+
+
+def update_once(optimizer: MasterAdamW) -> None:
+    """One update with gradients that differ in every entry."""
+    for number, weight in enumerate(optimizer.weights):
+        optimizer.masters[number].grad = torch.linspace(number, number + 1, weight.numel()).view_as(weight)
+    optimizer.step(1e-2)
+
+
 def test_a_state_of_another_model_is_refused() -> None:
     optimizer = MasterAdamW(small(torch.float32), Optimization(learning_rate=1e-2))
     other = MasterAdamW(nn.Linear(2, 2), Optimization(learning_rate=1e-2))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
+from configs.schema import Machine
 from configs.stage import StageFile, StageInput
 from derivatives import pretrain, sft
 from derivatives.training.batch import PackedBatch, Row, pack
@@ -99,6 +100,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(tmp_path: Pa
     with pytest.raises(UserError, match=r"step 1: loss nan .* in micro-batch 1 \(rows: sums\.jsonl:17\)"):
         trainer.update(batches, loss, 1.0, keys=["sums.jsonl:3", "sums.jsonl:17"])
     assert all(torch.equal(old, new) for old, new in zip(before, trainer.model.parameters(), strict=True))
+    kept = json.loads((tmp_path / "anomaly.json").read_text())
+    assert (kept["step"], kept["loss"]) == ("1", "nan")
+    assert kept["rows"] == [{"key": "sums.jsonl:17", "ids": [2, 3], "weights": [1.0, 0.0]}]
 
 
 def test_what_a_stage_keeps_comes_back_with_the_checkpoint(tmp_path: Path, base: Path) -> None:
@@ -112,13 +116,22 @@ def test_what_a_stage_keeps_comes_back_with_the_checkpoint(tmp_path: Path, base:
     assert list(second.steps(7)) == [5, 6, 7]
 
 
-def test_more_than_one_process_and_a_missing_gpu_are_refused(base: Path) -> None:
-    machine = stage_file(base, {"num_processes": 2}, data=["x.jsonl"]).machine
-    with pytest.raises(UserError, match=r"machine\.num_processes: 2"):
-        set_up(machine, 0)
+def test_processes_that_were_not_started_and_a_missing_gpu_are_named(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_sums(tmp_path / "sums.jsonl", 8)
+    two = sft_file(base, data).model_copy(update={"machine": Machine(name="two-cpu", num_processes=2)})
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(UserError, match=r"machine\.num_processes: 2 processes were asked for, 1 were started; start"):
+        sft.run(two, tmp_path / "out")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as under a launcher
+    with pytest.raises(UserError, match=r"machine\.num_processes: 1 processes were asked for, 2 were started"):
+        sft.run(sft_file(base, data), tmp_path / "out")
+    with pytest.raises(UserError, match=r"machine\.num_processes: 2 .* runs in 1 here"):
+        Trainer(two, tmp_path / "out")
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="finds no GPU"):
-            set_up(machine.model_copy(update={"num_processes": 1, "device": "cuda"}), 0)
+            set_up(Machine(name="one-gpu", device="cuda"), 0)
 
 
 def pretrain_file(base: Path, folder: Path, tokens: list[int], offsets: list[int], **stage: object) -> StageFile:

@@ -8,8 +8,8 @@ from verifiers.math import MathVerifier
 VERIFIER = MathVerifier()
 
 
-def outcome(gold: str, answer: str) -> Outcome:
-    return VERIFIER.judge(Task("t", "", gold), f"so it is $\\boxed{{{answer}}}$.").outcome
+def outcome(gold: str, answer: str, question: str = "") -> Outcome:
+    return VERIFIER.judge(Task("t", question, gold), f"so it is $\\boxed{{{answer}}}$.").outcome
 
 
 @pytest.mark.parametrize(("gold", "answer"), [
@@ -52,7 +52,7 @@ def test_equal_answers_are_correct(gold: str, answer: str) -> None:
     ("Friday", "Monday"), ("B", "C"), ("x", "X"), ("\\infty", "oo"), ("7", "NaN"), ("7", "inf"), ("3", "\u0663"),
     ("5", "\uff15"),
     ("52", "5\u00b2"), ("0", "10^{-99}"), ("\\sqrt{2}", "\\sqrt{2}+10^{-30}"), ("1,000", "1"), ("12", "1 2"), ("7",
-    "seven"),
+    "eight"),
     ("-7", "7"), ("7", "--7"), ("(0,1)\\cup(2,3)", "(0,1)"), ("3 \\pm 1", "3+1"), ("a_1", "a_2"), ("1e10", "1e1"),
 ])
 def test_near_misses_are_incorrect(gold: str, answer: str) -> None:
@@ -78,6 +78,110 @@ def test_an_overlong_answer_says_over_budget() -> None:
 
 def test_an_empty_gold_answer_gives_no_verdict() -> None:
     assert VERIFIER.judge(Task("t", "", "  "), "\\boxed{5}").outcome is Outcome.NO_VERDICT
+
+
+@pytest.mark.parametrize(("gold", "answer"), [
+    ("23", "twenty-three"), ("105", "one hundred and five"), ("\\text{four}", "4"), ("5000000", "5 million"),
+    ("24", "2 dozen"), ("1/6", "0.1\\overline{6}"), ("0.001", "10^{-3}"), ("12", "12^{\\mathrm{th}}"),
+    ("213_5", "213_{5}"), ("7 (apples)", "7"), ("7 (apples)", "7 apples"), ("7 (times)", "7 times"),
+    # units
+    ("5 m", "500 cm"), ("2 hours", "120 minutes"), ("3.5 hours", "3 hours 30 minutes"), ("72 km/h", "20 m/s"),
+    ("\\$1.50", "150 cents"), ("4 \\text{ cm}^2", "4 \\text{ square centimeters}"), ("2 liters", "2000 cm^3"),
+    ("5\\sqrt{2} \\text{ m}", "500\\sqrt{2} \\text{ cm}"), ("6 pieces of candy", "6 pieces"), ("5 cm", "5cm"),
+    # angles, times, ratios
+    ("\\frac{3\\pi}{4}", "135^\\circ"), ("60^\\circ", "\\frac{\\pi}{3}"), ("8:34 \\text{ p.m.}", "8:34 PM"),
+    ("8:34 \\text{ p.m.}", "20:34"), ("3:8", "\\frac{3}{8}"), ("3:8", "3 : 8"), ("\\sin 30^\\circ + x", "x + 0.5"),
+    # a rounded gold answer and the closed form that it rounds
+    ("0.4286", "3/7"), ("1.414", "\\sqrt{2}"), ("58.6\\%", "2-\\sqrt{2}"), ("2.667", "\\frac{8}{3} \\text{ days}"),
+    # sets of reals
+    ("(-\\infty,2)\\cup(2,\\infty)", "x \\ne 2"), ("\\mathbb{R} \\setminus \\{0\\}", "x<0 \\text{ or } x>0"),
+    ("\\mathbb{R}", "(-\\infty,\\infty)"), ("(1,3)", "x>1 \\text{ and } x<3"), ("[0,2]", "[0,1)\\cup[1,2]"),
+    ("\\{x : x \\ge 4\\}", "4 \\le x"), ("2x+2y<2", "x+y<1"), ("\\emptyset", "\\varnothing"),
+    # lists with labels, functions, families
+    ("4, 9", "m = 4, n = 9"), ("2, 8", "Maximum = 8, Minimum = 2"), ("(1,2)", "x=1, y=2"),
+    ("f(n)=n, g(n)=1", "(f(n), g(n)) = (n, 1)"), ("c < a < b", "c, a, b"), ("x=k\\pi", "n\\pi"),
+    ("x \\equiv 1, 2 \\pmod{5}", "n=5k+1 \\text{ or } n=5k+2"), ("f(x)=-x \\text{ for all } x", "f(t)=-t"),
+    ("a_1 a_2 \\cdots a_n", "a_2 a_1 \\cdots a_n".replace("a_2 a_1", "a_1 a_2")),
+    ("\\frac{(t-b_1)(t-b_2)\\cdots(t-b_n)}{t^n}", "(1-\\frac{b_1}{t})(1-\\frac{b_2}{t})\\cdots(1-\\frac{b_n}{t})"),
+    ("\\{1\\pm\\sqrt{5},-2\\}", "-2, 1+\\sqrt{5}, 1-\\sqrt{5}"), ("(1,2),(1,-2)", "(1, \\pm 2)"),
+    # vectors, cases
+    ("\\begin{pmatrix} 1 \\\\ -2 \\end{pmatrix}", "(1,-2)"), ("(1,-2)", "\\langle 1, -2 \\rangle"),
+    ("\\frac{1}{2}\\begin{pmatrix} 2 & 4 \\\\ 6 & 8 \\end{pmatrix}", "[[1,2],[3,4]]"),
+    ("\\begin{cases} x & \\text{if } x>0 \\\\ 0 & \\text{if } x \\le 0 \\end{cases}",
+     "\\begin{cases} 0 & x \\le 0 \\\\ x & 0 < x \\end{cases}"),
+    # text and choices
+    ("\\text{the round trip}", "round trip"), ("C", "C. 42"), ("B", "(B) \\text{ red}"), ("\u2460\u2462", "1, 3"),
+    ("0.56 = 56\\%", "56\\%"), ("\\frac{1}{2}", "\\frac{1}{2} = 0.5"), ("\\sqrt{2}", "\\sqrt{2} \\approx 1.414"),
+    ("\x0crac{1}{3}", "\\frac{1}{3}"),
+    ("\\lfloor \\pi \\rfloor + x", "3 + x"), ("2\\vec{a}-\\vec{b}", "-\\vec{b}+2\\vec{a}"),
+])
+def test_the_same_answer_in_another_form_is_correct(gold: str, answer: str) -> None:
+    assert outcome(gold, answer) is Outcome.CORRECT
+
+
+@pytest.mark.parametrize(("gold", "answer"), [
+    ("5 m", "50 cm"), ("2 hours", "2 minutes"), ("7 apples", "7 oranges"), ("213_5", "213_6"), ("24", "24_5"),
+    ("213_5", "58"), ("8:34 \\text{ p.m.}", "8:34 a.m."), ("3:45", "1/15"), ("3:8", "8:3"), ("12", "12:1"),
+    ("0.4286", "0.43"), ("0.4286", "0.42857"), ("0.5", "6/13"), ("3/7", "0.4286"), ("12", "\\frac{143}{12}"),
+    ("0.4286", "0.428571\\cdot 1"), ("12.25", "\\frac{1226}{100}"), ("60^\\circ", "\\frac{\\pi}{6}"),
+    ("60^\\circ", "\\pi"),
+    ("4, 9", "n = 4, m = 9"), ("2, 8", "Maximum = 2, Minimum = 8"), ("(1,2)", "x=2, y=1"), ("c < a < b", "b, a, c"),
+    ("f(n)=n, g(n)=1", "(g(n), f(n)) = (n, 1)"), ("x=k\\pi", "2n\\pi"), ("2x", "2y"), ("k", "n^2"),
+    ("x \\equiv 1, 2 \\pmod{5}", "n=5k+1"), ("x \\equiv 1 \\pmod{5}", "x \\equiv 1 \\pmod{6}"),
+    ("a_1 a_2 \\cdots a_n", "a_1 + a_2 + \\cdots + a_n"), ("a_1 a_2 \\cdots a_n", "a_1 a_2 \\cdots a_m"),
+    ("x>1, y<3", "(1,3)"), ("x+y<1", "-x-y<-1"), ("x \\ne 2", "x = 2"), ("[0,2]", "[0,1)\\cup(1,2]"),
+    ("\\{1,2\\}", "\\{1,2,3\\}"), ("(-1, 2)", "(-1, -2)"), ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "(2,1)"),
+    ("\\begin{cases} x & x>0 \\\\ 0 & x \\le 0 \\end{cases}", "\\begin{cases} 0 & x>0 \\\\ x & x \\le 0 \\end{cases}"),
+    ("C", "C. 4 or D. 5"), ("C", "D. C"), ("LQSX", "XSQL"), ("-2 \\text{ or } -12", "-2"),
+    ("\\frac{1}{2}", "\\frac{1}{2} = 0.6"),
+    ("\\sqrt{2}", "\\sqrt{2} \\approx 7"), ("\\sqrt{2}", "\\sqrt{2}+10^{-200}"), ("\\sqrt{2}", "\\sqrt{2}+e^{-900}"),
+    ("\\sqrt{2}", "\\sqrt{2}\\tanh(999)"), ("\\sqrt{2}", "\\sqrt{2}(1+10^{-66})"), ("7", "7 or so"), ("7", "about 7"),
+    ("40", "40\\%"), ("the circle", "the line"), ("Anna won", "Anna"), ("5 \\text{ cm}", "5 \\text{ cm}^2"),
+])
+def test_another_answer_in_a_like_form_is_incorrect(gold: str, answer: str) -> None:
+    assert outcome(gold, answer) is Outcome.INCORRECT
+
+
+@pytest.mark.parametrize(("question", "gold", "answer"), [
+    ("What percent of the eggs are brown?", "40", "40\\%"), ("By what percentage did it rise?", "40\\%", "40"),
+    ("Write 23 in base 5.", "43_5", "43"), ("Round to the nearest tenth.", "3.1", "3.14"),
+    ("Approximately how many tons is it?", "117.95", "118"), ("Find the ratio of boys to girls.", "3:20", "3/20"),
+    ("Find the values of $q$ and $p$.", "3,4", "q=3, p=4"),
+    ("Find the increasing interval of $h$.", "[1,2]", "(1,2)"),
+    ("Who won the race against Bo?", "Anna won the race", "Anna"),
+    ("Which colour? (A) red (B) blue (C) green", "B", "blue"),
+    ("Which colour? (A) red (B) blue (C) green", "green", "(C)"),
+])
+def test_the_question_decides_what_the_answers_leave_open(question: str, gold: str, answer: str) -> None:
+    assert outcome(gold, answer, question) is Outcome.CORRECT
+    assert outcome(gold, answer, "Find it.") is Outcome.INCORRECT
+
+
+@pytest.mark.parametrize(("question", "gold", "answer"), [
+    ("What percent of the eggs are brown?", "40", "4\\%"), ("What is 80 with a 20 percent discount?", "64", "64\\%"),
+    ("Round to the nearest tenth.", "3.1", "3.16"),
+    ("Approximately how many? Round to 2 decimal places.", "117.95", "118"),
+    ("Find $r$ in terms of $a$.", "r=2a", "r=2b"), ("Who won the race against Bo?", "Anna won the race", "Bo"),
+    ("Which colour? (A) red (B) blue (C) green", "B", "green"), ("Find the increasing interval.", "[1,2]", "(1,3)"),
+])
+def test_the_question_does_not_excuse_another_answer(question: str, gold: str, answer: str) -> None:
+    assert outcome(gold, answer, question) is Outcome.INCORRECT
+
+
+def test_a_free_parameter_may_have_another_letter_unless_the_question_uses_it() -> None:
+    assert outcome("2bx + b", "2cx + c", "Find all lines that $x$ and $y$ allow.") is Outcome.CORRECT
+    assert outcome("2bx + b", "2cx + c", "Find all lines for given $b$.") is Outcome.INCORRECT
+    assert outcome("2bx + b", "2cx + c") is Outcome.INCORRECT
+    assert outcome("2bx + b", "2cx + d", "Find all lines that $x$ and $y$ allow.") is Outcome.INCORRECT
+
+
+def test_the_ways_of_finding_an_answer_are_an_argument_or_stand_with_the_task() -> None:
+    text = "\\boxed{1}. The answer is 2."
+    assert MathVerifier(("marked",)).judge(Task("t", "", "2"), text).reason == "same_text_marked"
+    assert VERIFIER.judge(Task("t", "", "2", metadata={"extraction": ["marked"]}), text).outcome is Outcome.CORRECT
+    assert VERIFIER.judge(Task("t", "", "2", metadata={"extraction": ["guess"]}), text).outcome is Outcome.NO_VERDICT
+    with pytest.raises(ValueError, match="ways"):
+        MathVerifier(("guess",))
 
 
 def test_an_unreadable_gold_answer_is_compared_as_text() -> None:

@@ -2,19 +2,21 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from configs.errors import UserError
 from verifiers.api import Outcome, Verdict, correct, incorrect, no_verdict
-from verifiers.registry import identity, load_verifier, names, source_digest
+from verifiers.registry import BUILT_IN, GROUP, identity, load_verifier, names, source_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_built_in_verifiers_are_found_without_installation() -> None:
-    assert {"math", "format", "puzzles"} <= set(names())
+    assert {"choice", "format", "instructions", "instructions_loose", "math", "puzzles", "think_math", "think_puzzles"
+            } <= set(names())
     assert load_verifier("math").name == "math"
     assert load_verifier("math") is load_verifier("math")
 
@@ -28,6 +30,22 @@ def test_an_identity_names_version_and_source() -> None:
     found = identity("math")
     assert set(found) == {"name", "version", "source"} and len(found["source"]) == 64
     assert found["source"] != identity("format")["source"]
+
+
+def test_a_composites_identity_follows_its_parts_and_no_others() -> None:
+    parts = identity("think_math")["version"]
+    assert "format-" in parts and "math-" in parts and "puzzles" not in parts
+    assert len({identity(name)["source"] for name in ("math", "format", "think_math", "think_puzzles")}) == 4
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_every_built_in_verifier_carries_its_registered_name(name: str) -> None:
+    assert load_verifier(name).name == name
+
+
+def test_the_project_registers_every_built_in_verifier_for_installation() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["entry-points"][GROUP] == BUILT_IN
 
 
 def test_two_distributions_cannot_offer_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ import pytest
 
 from configs.schema import TaskSource
 from verifiers.api import Outcome, Task
+from verifiers.exact import ExactVerifier
 from verifiers.math import MathVerifier
 from verifiers.puzzles import PuzzleVerifier
 from verifiers.tasks import load_tasks, worked_solution
 from verifiers.tasks.worked import SOLVERS
+from verifiers.tasks.worked_puzzles import PUZZLE_SOLVERS
 
 EXAMPLES = {
     "chain_sum": ({"expression": "43 - 7 + 12"}, "48", "43 - 7 = 36\n36 + 12 = 48\n\\boxed{48}"),
@@ -43,6 +45,38 @@ EXAMPLES = {
         "8",
         "She has 3 + 4 + 1 = 8 eggs.\n\\boxed{8}",
     ),
+    "number_filtering": (
+        {"operation": "remove_smaller", "filter_value": "17", "original_numbers": ["21", "-6", "17"]},
+        "['21', '17']",
+        "drop < 17\n21 > 17: keep\n-6 < 17: drop\n17 = 17: keep\n\\boxed{['21', '17']}",
+    ),
+    "number_sorting": (
+        {"direction": "descending", "original_numbers": ["30.0", "47.0", "-7.0"]},
+        "['47.0', '30.0', '-7.0']",
+        "47.0; left 30.0, -7.0\n30.0; left -7.0\n-7.0\n\\boxed{['47.0', '30.0', '-7.0']}",
+    ),
+    "count_bits": ({"number": 25}, "3", "1: 25 - 16 = 9\n2: 9 - 8 = 1\n3: 1 - 1 = 0\n\\boxed{3}"),
+    "prime_factorization": (
+        {"number": 90},
+        "2 \u00d7 3 \u00d7 3 \u00d7 5",
+        "90 / 2 = 45\n45 / 3 = 15\n15 / 3 = 5\n5 is prime\n\\boxed{2 \u00d7 3 \u00d7 3 \u00d7 5}",
+    ),
+    "word_sequence_reversal": (
+        {"words": ["to", "Sir", "is"]},
+        "is, Sir, to",
+        "1 to\n2 Sir\n3 is\n\\boxed{is, Sir, to}",
+    ),
+    "spell_backward": ({"word": "tolly"}, "yllot", "t-o-l-l-y\ny-l-l-o-t\n\\boxed{yllot}"),
+    "letter_counting": (
+        {"target_letter": "e", "span": ["Even", "the", "sky"]},
+        "3",
+        "E-v-e-n: 0 + 2 = 2\nt-h-e: 2 + 1 = 3\ns-k-y: 3 + 0 = 3\n\\boxed{3}",
+    ),
+    "simple_geometry": (
+        {"n_sides": 4, "known_angles": [80.0, 100.0, 70.0]},
+        "110",
+        "2 * 180 = 360\n360 - 80 = 280\n280 - 100 = 180\n180 - 70 = 110\n\\boxed{110}",
+    ),
 }
 
 
@@ -61,6 +95,8 @@ def test_a_solution_reads_as_in_the_example(family: str) -> None:
         ("gsm_symbolic", {"answer_cot": "3 + 4 = 7\n#### 7"}, "8"),
         ("gsm_symbolic", {"answer_cot": "3 + 4 = 7"}, "7"),
         ("word_ladder", {}, "A,B"),
+        ("count_bits", {"number": 0}, "0"),
+        ("simple_geometry", {"n_sides": 3, "known_angles": [80.5, 40.0]}, "60"),
     ],
 )
 def test_there_is_no_solution_where_the_steps_do_not_reach_the_gold_answer(
@@ -82,6 +118,7 @@ PARAMS = {
     "chain_sum": [{}, {"allow_negation": True}],
     "gcd": [{}, {"max_numbers": 4}],
     "lcm": [{}, {"max_numbers": 4}],
+    "number_filtering": [{}, {"max_decimals": 0, "min_value": -9, "max_value": 9}],
 }
 
 
@@ -94,6 +131,6 @@ def test_both_judges_find_200_solutions_right(family: str, params: dict) -> None
     written = [(task, solution) for task, solution in solutions if solution is not None]
     assert len(written) >= 170
     for task, solution in written:
-        for verifier in (MathVerifier(), PuzzleVerifier()):
+        for verifier in (ExactVerifier() if family in PUZZLE_SOLVERS else MathVerifier(), PuzzleVerifier()):
             verdict = verifier.judge(task, solution)
             assert verdict.outcome is Outcome.CORRECT, (verifier.name, task.prompt, solution, verdict)

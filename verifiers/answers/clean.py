@@ -22,15 +22,30 @@ _CHARACTERS = str.maketrans({
     "\u00b2": "^2", "\u00b3": "^3", "\u2074": "^4", "\u00b9": "^1", "\u2070": "^0",
     "\u00bd": "\\frac{1}{2}", "\u00bc": "\\frac{1}{4}", "\u00be": "\\frac{3}{4}",
     "\u2153": "\\frac{1}{3}", "\u2154": "\\frac{2}{3}",
-    "\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'", "\uff0c": ",", "\u3001": ",",
+    "\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'", "\uff0c": ",", "\u3001": ",", "\uff1a": ":",
+    "\uff08": "(", "\uff09": ")", "\u3002": ".", "\uff1b": ";", "\u2248": "\\approx ", "\u2205": "\\emptyset ",
+    "\u211d": "\\mathbb{R}", "\u2124": "\\mathbb{Z}", "\u2115": "\\mathbb{N}", "\u2223": "|", "\u2261": "\\equiv ",
+    "\u22ef": "\\cdots ", "\u2026": "\\ldots ", "\u2216": "\\setminus ", "\u00a2": " cents", "\u2032": "'",
+    "\x0c": "\\f", "\x08": "\\b",  # `\\frac` and `\\binom` after somebody's string literal took the backslash
+    **{chr(0x3B1 + place): f"\\{name} " for place, name in enumerate((
+        "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu",
+        "nu", "xi"))},
+    **{chr(0x3C1 + place): f"\\{name} " for place, name in enumerate((
+        "rho", "varsigma", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"))},
+    "\u0394": "\\Delta ", "\u03a9": "\\Omega ", "\u03a3": "\\Sigma ", "\u03a6": "\\Phi ",
 })
+_NO_SPACE = re.compile(r"(?<=,)\s*\\!\s*(?=[0-9]{3})|(?<!\\)\\!")
+_LOST_BACKSLASH = re.compile(r"\t(?=(?:ext|imes|frac|heta|an)(?![a-z]))")
+_CIRCLED = re.compile(r"[\u2460-\u2473](?:[\s,;]*[\u2460-\u2473])*")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
 _DROPPED = re.compile(
-    r"(?<!\\)\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])"
+    r"(?<!\\)\\(?:left|right|bigl|bigr|Bigl|Bigr|bigg|Bigg|big|Big|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])"
+    r"|\\(?:rm|bf|it)(?=\s+[A-Za-z])"
     r"|(?<!\\)\\(?:,|;|!|:|>|\ |quad(?![A-Za-z])|qquad(?![A-Za-z]))|~"
 )
 _TEXT = re.compile(
-    r"\\(?:text|textrm|textbf|textit|textsf|mathrm|mathbf|mathit|mbox|operatorname|rm|bf)\s*\{([^{}]*)\}")
+    r"\\(?:text(?:rm|bf|it|sf|normal)?|math(?:rm|bf|it)|mbox|hbox|operatorname|boldsymbol|rm|bf)(?![A-Za-z])\s*"
+    r"\{([^{}]*)\}")
 _SPELLINGS = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\^\s*\{?\s*\\(?:circ|degree)(?![A-Za-z])\s*\}?|\\degree(?![A-Za-z])"), " degrees "),
@@ -39,11 +54,18 @@ _SPELLINGS = (
     (re.compile(r"\\neq(?![A-Za-z])"), r"\\ne"),
     (re.compile(r"\\(?:cdot|times|ast)(?![A-Za-z])"), "*"),
     (re.compile(r"\\div(?![A-Za-z])"), "/"),
+    (re.compile(r"\\(?:lg)(?![A-Za-z])"), r"\\log_{10}"),
+    (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),
+    (re.compile(r"\\(?:dots|dotsc|dotsb|dotsm|ldots|cdots)(?![A-Za-z])"), r"\\cdots "),
+    (re.compile(r"\\[hv]?phantom\s*(?:\{[^{}]*\}|[^\\{}])"), ""),
+    (re.compile(r"\\mid(?![A-Za-z])"), "|"),
+    (re.compile(r"\\(?:infin|infty)(?![A-Za-z])"), r"\\infty"),
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\\$"), "$"),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"(^|[(,\[])\s*\+\s*\\infty(?![a-z])"), r"\1\\infty"),
 )
+_ARTICLE = re.compile(r"\A(?:the|an|a) (?=[a-z]{2})")
 _SPACES = re.compile(r"\s+")
 _FREE_SPACES = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")
 """Spaces that separate no two digits."""
@@ -53,12 +75,16 @@ def clean(text: str) -> str:
     """The answer without typesetting. Idempotent on its own output for the forms it knows."""
     if text.isascii() and text.isalnum():
         return text
+    if not text.isascii() and _CIRCLED.fullmatch(text.strip()):
+        return ", ".join(str(ord(sign) - 0x245F) for sign in text if "\u2460" <= sign <= "\u2473")
+    if "\t" in text:
+        text = _LOST_BACKSLASH.sub(r"\\t", text)
     text = text.translate(_CHARACTERS).strip()
     text = unwrap(text)
     if text.count("$") > 1 and text.count("$") % 2 == 0 and "\\$" not in text:
         text = text.replace("$", "")  # each element of a list in math delimiters of its own
     if "\\" in text or "~" in text or "{,}" in text:
-        text = text.replace("\\!", "")
+        text = _NO_SPACE.sub("", text)
         text = _DROPPED.sub(" ", text)
         for pattern, spelling in _SPELLINGS:
             text = pattern.sub(spelling, text)
@@ -85,7 +111,7 @@ def unwrap(text: str) -> str:
 
 
 def same_text(gold: str, answer: str) -> bool:
-    """Equal as text: case counts only for single letters, spaces and outer brackets of a single letter do not."""
+    """Equal as text: case counts only for single letters, an article before words and spaces do not."""
     return _folded(gold) == _folded(answer)
 
 
@@ -98,4 +124,4 @@ def _folded(text: str) -> str:
         return compact
     if "\\" in compact or "=" in compact or any(character.isdigit() for character in compact):
         return compact
-    return _SPACES.sub(" ", text).strip("\"' ").casefold()
+    return _ARTICLE.sub("", _SPACES.sub(" ", text).strip("\"' ").casefold())

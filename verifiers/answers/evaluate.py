@@ -3,9 +3,11 @@
 `exact` never rounds; it gives up (None) on roots, functions and constants. `same_value` decides whether two trees
 denote the same function: their difference is computed at growing precisions, at several fixed points where there are
 variables. The difference of equal values shrinks with the precision, that of unequal ones does not, so no tolerance is
-involved and 2^-99 differs from 2^-98. (Two irrational closed forms that agree to some forty digits without being equal
-would pass; none is known to occur in answers.) mpmath, sympy's own numerical core, does the arithmetic; it is imported
-when the first irrational expression is met.
+involved and 2^-99 differs from 2^-98. The precision starts above the digits of all exact parts, and a term that is too
+small to show beside its neighbour makes the comparison fail (`TooComplex`), so that nothing can hide below it. (Two
+irrational closed forms that agree to some forty digits without being equal would pass; none is known to occur in
+answers.) mpmath, sympy's own numerical core, does the arithmetic; it is imported when the first irrational expression
+is met.
 
 Everything is bounded before it is computed: exponents, factorials, sizes of arguments. `TooComplex` beyond.
 
@@ -29,8 +31,14 @@ MAX_BITS = 20_000
 MAX_FACTORIAL = 1_000
 MAX_ARGUMENT = 1_000_000
 """Largest magnitude that goes into an exponential, a power's exponent or a trigonometric function."""
-PRECISIONS = (40, 75, 130)
-"""Decimal digits of the successive evaluations."""
+DIGITS = 40
+"""Decimal digits of the first evaluation of a tree with short numbers."""
+STEPS = (0, 35, 90)
+"""Decimal digits that the successive evaluations add."""
+MAX_WEIGHT = 1_500
+"""Digits of all long numbers in two trees together."""
+HIDDEN = 25
+"""Decimal digits below the precision from which a term counts as hidden; rounding errors are never that small."""
 NUM_POINTS = 5
 MIN_POINTS = 2
 """Fewest points at which both sides must be defined for them to count as equal."""
@@ -38,16 +46,31 @@ MIN_POINTS = 2
 
 def exact(tree: Tree) -> Fraction | None:
     """The rational value of a tree without variables; None where it has none or may be irrational. Never rounds."""
+    folded = fold(tree)
+    return folded[1] if folded[0] == "number" else None
+
+
+def fold(tree: Tree) -> Tree:
+    """The tree with every exactly rational part computed. Raises TooComplex, or Unreadable for a division by zero."""
     kind = tree[0]
     if kind == "number":
-        return _bounded(tree[1])
-    if kind in ("name", "call", "log"):
-        return _exact_root(tree) if kind == "call" and tree[1] == "sqrt" else None
-    values = [exact(child) for child in tree[1:]]
-    if any(value is None for value in values):
+        _bounded(tree[1])
+        return tree
+    if kind in ("name", "dots"):
+        return tree
+    parts = tuple(fold(part) if isinstance(part, tuple) else part for part in tree[1:])
+    if any(isinstance(part, tuple) and part[0] != "number" for part in parts):
+        return (kind, *parts)
+    value = _combined(kind, parts)
+    return (kind, *parts) if value is None else ("number", value)
+
+
+def _combined(kind: str, parts: tuple[Any, ...]) -> Fraction | None:
+    if kind == "call":
+        return _exact_call(parts[0], parts[1][1])
+    if kind == "log":
         return None
-    first, second = values[0], values[-1]
-    assert first is not None and second is not None
+    first, second = parts[0][1], parts[-1][1]
     if kind == "add":
         return _bounded(first + second)
     if kind == "multiply":
@@ -57,9 +80,11 @@ def exact(tree: Tree) -> Fraction | None:
             raise Unreadable("division by zero")
         return _bounded(first / second)
     if kind == "negate":
-        return -first
+        return Fraction(-first)
     if kind == "absolute":
-        return abs(first)
+        return abs(Fraction(first))
+    if kind in ("floor", "ceiling"):
+        return Fraction(math.floor(first) if kind == "floor" else math.ceil(first))
     if kind == "power":
         return _exact_power(first, second)
     return _exact_count(kind, first, second)
@@ -67,38 +92,71 @@ def exact(tree: Tree) -> Fraction | None:
 
 def same_value(gold: Tree, answer: Tree) -> bool:
     """Whether two trees denote the same number, or the same function of their variables."""
+    gold, answer = fold(gold), fold(answer)
+    if gold == answer:
+        return True
+    if gold[0] == answer[0] == "number":
+        return False
     names = sorted(names_of(gold) | names_of(answer))
+    digits = _digits(gold, answer)
     if not names:
-        first, second = exact(gold), exact(answer)
-        if first is not None and second is not None:
-            return first == second
-        return _same_at(gold, answer, {}) is True
+        return _same_at(gold, answer, {}, digits) is True
     agreed = 0
     for index in range(NUM_POINTS):
         point = {name: _coordinate(name, index) for name in names}
-        same = _same_at(gold, answer, point)
+        same = _same_at(gold, answer, point, digits)
         if same is False:
             return False
         agreed += same is True
     return agreed >= MIN_POINTS
 
 
-def proportional(gold: Tree, answer: Tree) -> bool:
-    """Whether two trees with variables are the same function up to a constant factor other than 0.
+def approximate(tree: Tree, digits: int = DIGITS) -> Any:
+    """The real value of a tree without variables as an mpmath number; None where it has none.
+
+    Raises TooComplex beyond the bounds.
+    """
+    context = _context(digits)
+    try:
+        value = _value(tree, {}, context)
+        if isinstance(value, context.mpc):
+            value = value.real if abs(value.imag) <= abs(value.real) * context.mpf(10) ** -30 else None
+        return value if value is not None and context.isfinite(value) else None
+    except TooComplex:
+        raise
+    except Exception:  # mpmath raises many kinds, all of them because of what the expression says
+        return None
+
+
+def proportional(gold: Tree, answer: Tree, positive: bool = False) -> bool:
+    """Whether two trees with variables are the same function up to a constant factor other than 0, or above 0.
 
     The cross products gold(p) * answer(q) and gold(q) * answer(p) must agree for fixed points p and q.
     """
+    gold, answer = fold(gold), fold(answer)
     names = sorted(names_of(gold) | names_of(answer))
     if not names or names_of(gold) != names_of(answer):
         return False
+    digits = _digits(gold, answer)
     points = [{name: _coordinate(name, index) for name in names} for index in range(NUM_POINTS)]
     agreed = 0
     for point in points[1:]:
-        same = _same_products(gold, answer, points[0], point)
+        same = _same_products(gold, answer, (points[0], point), digits)
         if same is False:
             return False
         agreed += same is True
-    return agreed >= MIN_POINTS
+    return agreed >= MIN_POINTS and (not positive or _same_sign(gold, answer, points[0]))
+
+
+def size(tree: Tree) -> int:
+    """The number of nodes."""
+    return 1 + sum(size(part) for part in tree[1:] if isinstance(part, tuple))
+
+
+def _same_sign(gold: Tree, answer: Tree, point: Mapping[str, Fraction]) -> bool:
+    context = _context(DIGITS)
+    quotient = _value(gold, point, context) / _value(answer, point, context)
+    return bool(context.re(quotient) > 0)
 
 
 def _bounded(value: Fraction) -> Fraction:
@@ -129,9 +187,10 @@ def _exact_rational_power(base: Fraction, exponent: Fraction) -> Fraction | None
     return None if root is None else _exact_power(root, Fraction(exponent.numerator))
 
 
-def _exact_root(tree: Tree) -> Fraction | None:
-    inner = exact(tree[2])
-    return None if inner is None or inner < 0 else _square_root(inner)
+def _exact_call(function: str, value: Fraction) -> Fraction | None:
+    if function == "abs":
+        return abs(value)
+    return _square_root(value) if function == "sqrt" and value >= 0 else None
 
 
 def _square_root(value: Fraction) -> Fraction | None:
@@ -156,47 +215,66 @@ def _coordinate(name: str, index: int) -> Fraction:
     return -value if index and digest // 9973 % 2 else value
 
 
-def _same_at(gold: Tree, answer: Tree, point: Mapping[str, Fraction]) -> bool | None:
+def _digits(gold: Tree, answer: Tree) -> int:
+    """The first precision: above the digits of every exact part, in steps so that contexts are few."""
+    weight = _weight(gold) + _weight(answer)
+    if weight > MAX_WEIGHT:
+        raise TooComplex("too many digits")
+    return DIGITS + -(-2 * weight // 100) * 100
+
+
+def _weight(tree: Tree) -> int:
+    """Digits beyond a dozen of each number in a tree, summed."""
+    if tree[0] == "number":
+        bits = max(tree[1].numerator.bit_length(), tree[1].denominator.bit_length())
+        return int(max(0, bits * 30103 // 100_000 - 12))
+    return 0 if tree[0] == "name" else sum(_weight(part) for part in tree[1:] if isinstance(part, tuple))
+
+
+def _same_at(gold: Tree, answer: Tree, point: Mapping[str, Fraction], digits: int) -> bool | None:
     """Whether both have the same value at a point; None where either is undefined there."""
     def difference(context: Any) -> tuple[Any, Any]:
         first, second = _value(gold, point, context), _value(answer, point, context)
         return first - second, abs(first) + abs(second)
-    return _vanishes(difference)
+    return _vanishes(difference, digits)
 
 
-def _same_products(gold: Tree, answer: Tree, p: Mapping[str, Fraction], q: Mapping[str, Fraction]) -> bool | None:
+def _same_products(
+    gold: Tree, answer: Tree, points: tuple[Mapping[str, Fraction], Mapping[str, Fraction]], digits: int
+) -> bool | None:
     def difference(context: Any) -> tuple[Any, Any]:
-        gold_p, gold_q = _value(gold, p, context), _value(gold, q, context)
-        answer_p, answer_q = _value(answer, p, context), _value(answer, q, context)
+        gold_p, gold_q = (_value(gold, point, context) for point in points)
+        answer_p, answer_q = (_value(answer, point, context) for point in points)
         if answer_p == 0 or gold_p == 0:
             raise Unreadable("a zero at the point")
         return gold_p * answer_q - gold_q * answer_p, abs(gold_p * answer_q) + abs(gold_q * answer_p)
-    return _vanishes(difference)
+    return _vanishes(difference, digits)
 
 
-def _vanishes(difference: Any) -> bool | None:
+def _vanishes(difference: Any, digits: int) -> bool | None:
     """Whether a computed difference tends to 0 as precision grows; None where it is undefined."""
     last = None
-    for digits in PRECISIONS:
-        context = _context(digits)
+    for before, step in zip((0, *STEPS), STEPS, strict=False):
+        context = _context(digits + step)
         try:
             gap, size = difference(context)
             if not (context.isfinite(gap) and context.isfinite(size)):
                 return None
-            magnitude = abs(gap)
+            ratio = abs(gap) / size if size else abs(gap)
         except TooComplex:
             raise
         except Exception:  # mpmath raises many kinds, all of them because of what the expressions say at this point
             return None
-        if last is not None and (magnitude == 0 or last != 0):
-            return bool(magnitude <= last * context.mpf(10) ** -20)
-        if last is None and magnitude > size * context.mpf(10) ** -6:
+        if last is None and ratio > context.mpf(10) ** -6:
             return False  # far apart: no need to look closer
-        last = magnitude
+        noise = context.mpf(10) ** -(digits + step - 8)
+        if last is not None and ratio <= max(noise, last * context.mpf(10) ** -(step - before - 5)):
+            return True
+        last = ratio
     return False
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _context(digits: int) -> Any:
     """An arithmetic of our own with this many digits; mpmath's global one is left alone."""
     from mpmath import MPContext
@@ -214,10 +292,12 @@ def _value(tree: Tree, point: Mapping[str, Fraction], context: Any) -> Any:
         return _name_value(tree[1], point, context)
     if kind == "call":
         return _call(tree[1], _value(tree[2], point, context), context)
+    if kind == "dots":
+        raise Unreadable("an ellipsis has no value")
     values = [_value(child, point, context) for child in tree[1:]]
     first, second = values[0], values[-1]
     if kind == "add":
-        return first + second
+        return _sum(first, second, context)
     if kind == "multiply":
         return first * second
     if kind == "divide":
@@ -226,11 +306,19 @@ def _value(tree: Tree, point: Mapping[str, Fraction], context: Any) -> Any:
         return -first
     if kind == "absolute":
         return abs(first)
+    if kind in ("floor", "ceiling"):
+        return context.floor(first) if kind == "floor" else context.ceil(first)
     if kind == "power":
         return _power(first, second, context)
     if kind == "log":
         return context.log(_nonzero(second)) / context.log(_nonzero(first))
     return _count(kind, first, second, context)
+
+
+def _sum(first: Any, second: Any, context: Any) -> Any:
+    if first and second and abs(context.mag(first) - context.mag(second)) > context.prec + HIDDEN * 10 // 3:
+        raise TooComplex("a term that is too small to show")
+    return first + second
 
 
 def _name_value(name: str, point: Mapping[str, Fraction], context: Any) -> Any:
@@ -266,8 +354,10 @@ def _call(function: str, value: Any, context: Any) -> Any:
         return context.log(_nonzero(value))
     if function == "log":
         return context.log(_nonzero(value)) * context.catalan  # of no known base: equal to neither ln nor log_10
-    if abs(value) > MAX_ARGUMENT:
+    if abs(value) > (MAX_ARGUMENT if function != "tanh" else HIDDEN):
         raise TooComplex("argument too large")
+    if value and context.mag(value) < -3 * HIDDEN:
+        raise TooComplex("argument too small to show")  # cos(10^-99) is all but 1
     return getattr(context, function)(value)
 
 

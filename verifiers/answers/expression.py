@@ -3,10 +3,12 @@
 Nothing is evaluated here and no other parser sees the text. The tree is made of nested tuples:
 `("number", Fraction)`, `("name", str)`, `("add", a, b)`, `("multiply", a, b)`, `("divide", a, b)`, `("power", a, b)`,
 `("negate", a)`, `("factorial", a)`, `("absolute", a)`, `("call", function, a)`, `("binomial", a, b)`,
-`("log", base, a)`.
+`("log", base, a)`, `("floor", a)`, `("ceiling", a)`, and
+`("dots",)` for an ellipsis.
 
-Names are single letters, Greek commands, and a letter with a subscript (`a_1`). `i` is the imaginary unit, `e` Euler's
-number and `pi` the circle's, as answers use them. Tokens and depth are bounded: `TooComplex` beyond.
+Names are single letters, rows of capitals (`AB`), Greek commands, and a letter with a subscript (`a_1`) or an accent
+(`\\vec{a}`). `i` is the imaginary unit, `e` Euler's number and `pi` the circle's, as answers use them; a degree is
+pi/180. Tokens and depth are bounded: `TooComplex` beyond.
 
 What this does not do: relations, sets, intervals and lists are taken apart one level up
 (`verifiers.answers.equivalence`); integrals, sums, limits, matrices and words are unreadable (`Unreadable`), and
@@ -31,8 +33,12 @@ FUNCTIONS = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "asin": "asin", "acos": "acos", "atan": "atan",
     "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "ln": "ln", "log": "log", "exp": "exp", "sqrt": "sqrt",
     "abs": "abs",
+    "arcsec": "asec", "arccsc": "acsc", "arccot": "acot",
 }
 CONSTANTS = frozenset(("pi", "e", "i"))
+ACCENTS = frozenset(("vec", "overrightarrow", "overline", "hat", "bar", "tilde", "mathcal", "mathbb"))
+SHAPES = frozenset(("triangle", "angle", "odot", "square"))
+DEGREE: Tree = ("divide", ("name", "pi"), ("number", Fraction(180)))
 _GREEK = re.compile(
     "alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|vartheta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau|upsilon"
     "|phi|varphi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega|ell")
@@ -40,6 +46,10 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
     r"|(?P<command>\\[A-Za-z]+)|(?P<word>[A-Za-z]+)|(?P<escaped>\\[{}|])|(?P<operator>\*\*|[-+*/^!()\[\]{}|_%]))"
 )
+_PROSE = frozenset((
+    "or", "and", "if", "is", "of", "to", "in", "for", "by", "at", "no", "so", "we", "as", "it", "on", "be", "the",
+    "all", "not", "any", "per"))
+_NO_FACTORS = frozenset(("\\pm", "\\rfloor", "\\rceil", "\\degree"))
 _PLAIN_WORDS = re.compile(
     r"arcsin|arccos|arctan|asin|acos|atan|sinh|cosh|tanh|sqrt|sin|cos|tan|cot|sec|csc|log|abs|exp|ln|pi|[A-Za-z]")
 
@@ -115,6 +125,12 @@ def _tokens(text: str) -> list[str]:
 
 def _split_word(word: str) -> list[str]:
     """`xy` is a product; `sin`, `pi` and the like are commands; a longer word of prose is unreadable."""
+    if word.lower() in _PROSE:
+        raise Unreadable(f"prose: {word!r}")
+    if word in ("degree", "degrees"):
+        return ["\\degree"]
+    if len(word) > 1 and word.isupper():
+        return [word]  # a segment or a row of letters, not their product
     parts = _PLAIN_WORDS.findall(word)
     if len(parts) > 4 or (len(parts) == len(word) > 3):
         raise Unreadable(f"prose: {word[:20]!r}")
@@ -176,7 +192,9 @@ class _Parser:
     def starts_factor(self, token: str) -> bool:
         if token == "|":
             return self.bars == 0
-        return bool(token) and (token[0].isalnum() or token[0] in "(.[{" or (token[0] == "\\" and token != "\\pm"))
+        if not token or token in _NO_FACTORS:
+            return False
+        return token[0].isalnum() or token[0] in "(.[{\\"
 
     def power(self, depth: int) -> Tree:
         if depth > MAX_DEPTH:
@@ -189,8 +207,12 @@ class _Parser:
         return tree
 
     def postfix(self, tree: Tree) -> Tree:
-        while self.peek() in ("!", "%"):
-            tree = ("factorial", tree) if self.take() == "!" else ("divide", tree, ("number", Fraction(100)))
+        while self.peek() in ("!", "%", "\\degree"):
+            token = self.take()
+            if token == "!":
+                tree = ("factorial", tree)
+            else:
+                tree = ("multiply", tree, DEGREE) if token != "%" else ("divide", tree, ("number", Fraction(100)))
         return tree
 
     def script(self, depth: int) -> Tree:
@@ -270,6 +292,18 @@ class _Parser:
             return self.function(FUNCTIONS[name], depth)
         if name == "pi":
             return ("name", "pi")
+        if name == "cdots":
+            return ("dots",)
+        if name in ("lfloor", "lceil"):
+            tree = self.sum(depth + 1)
+            self.take("\\r" + name[1:])
+            return ("floor" if name == "lfloor" else "ceiling", tree)
+        if name in ACCENTS and self.peek() == "{":
+            start = self.position
+            self.group(depth)
+            return self.name(f"{name} {''.join(self.tokens[start:self.position])}", depth)
+        if name in SHAPES and self.peek()[:1].isalpha():
+            return ("name", f"{name} {self.take()}")
         if _GREEK.fullmatch(name):
             return self.name(name, depth)
         raise Unreadable(f"unknown command {name!r}")

@@ -1,10 +1,12 @@
 """Short worked solutions for some of reasoning-gym's families, written by us from the problem's own data.
 
-Each step is a line of arithmetic that a small model can learn, and the last line is `\\boxed{answer}`. Families that
-are not in `SOLVERS` have none. A problem whose gold answer our steps do not reach (an inexact integer division, a
-generator's slip) has none either, so that a solution is never wrong.
+Each step is a line that a small model can learn, and the last line is `\\boxed{answer}`; in the style `think` the steps
+stand inside `<think>` tags (`verifiers.tasks.solution`). Families that are not in `SOLVERS` have none. A problem whose
+gold answer our steps do not reach (an inexact integer division, a generator's slip) has none either, so that a solution
+is never wrong.
 
-`gsm_symbolic` carries its own solutions; they are taken where their final answer and their plain equations hold.
+`gsm_symbolic` carries its own solutions; they are taken where their final answer and their plain equations hold. The
+solution of a function task (`verifiers.tasks.functions`) is its reference program, in a fence.
 """
 
 from __future__ import annotations
@@ -16,27 +18,28 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
 from verifiers.api import Task
-
-Lines = tuple[list[str], str]
-"""The steps, and the answer that goes into the box."""
-
-
-class NoSolution(ValueError):
-    """The problem has no solution in our style."""
+from verifiers.tasks.functions import PREFIX as FUNCTIONS
+from verifiers.tasks.functions import fenced
+from verifiers.tasks.solution import Lines, NoSolution, Style, written
+from verifiers.tasks.worked_puzzles import PUZZLE_SOLVERS
 
 
-def worked_solution(task: Task) -> str | None:
-    """A short worked solution that ends in `\\boxed{...}` with the gold answer; None where there is none."""
-    solver = SOLVERS.get(str(task.metadata.get("family")))
+def worked_solution(task: Task, style: Style = "plain") -> str | None:
+    """A short worked solution that ends in `\\boxed{...}` with the gold answer; None where there is none.
+
+    That of a function task is its reference program in a fence, which has only the style `plain`.
+    """
+    family = str(task.metadata.get("family"))
+    if family.startswith(FUNCTIONS):
+        return fenced(task.answer) if style == "plain" else None
+    solver = SOLVERS.get(family)
     if solver is None:
         return None
     try:
         steps, answer = solver(task)
+        return written(steps, answer, style) if answer == task.answer else None
     except NoSolution:
         return None
-    if answer != task.answer:
-        return None
-    return "\n".join([*steps, f"\\boxed{{{answer}}}"])
 
 
 def _chain_sum(task: Task) -> Lines:
@@ -269,5 +272,6 @@ SOLVERS: dict[str, Callable[[Task], Lines]] = {
     "lcm": _lcm,
     "simple_equations": _simple_equations,
     "gsm_symbolic": _gsm_symbolic,
+    **PUZZLE_SOLVERS,
 }
 """Family of reasoning-gym -> what writes its solution."""

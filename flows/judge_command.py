@@ -1,0 +1,213 @@
+"""`derive verifiers list` and `derive verifiers judge NAME IN.jsonl OUT.jsonl`.
+
+What a line of IN must hold is at the top of `verifiers/judging.py`. Progress and errors go to stderr, the summary to
+stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from verifiers.judging import Summary
+
+PLAIN_EVERY_S = 15.0
+"""Seconds between lines of progress where stderr is no terminal."""
+SHOWN_REASONS = 5
+"""Reasons of each outcome in the table; `--json` has all."""
+NARROW = 160
+
+
+def add_commands(
+    add: Callable[..., argparse.ArgumentParser],
+    json_output: argparse.ArgumentParser,
+    at_least: Callable[[float], Callable[[str], float]],
+) -> None:
+    """The parsers of `derive verifiers ...`."""
+    top = add("verifiers", "list the verifiers, or judge a file with one", example=EXAMPLE)
+    actions = top.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="names, versions and what each judges", parents=[json_output], allow_abbrev=False)
+    made = actions.add_parser(
+        "judge",
+        help="judge each line of a file",
+        description="Judge each line of a JSONL file; a judge that was killed goes on with the same command.",
+        parents=[json_output],
+        epilog=f"example:\n  {EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("name", metavar="NAME", help="verifier (`derive verifiers list`)")
+    made.add_argument("source", metavar="IN.jsonl", type=Path, help="lines with completion, and gold or tests")
+    made.add_argument("out", metavar="OUT.jsonl", type=Path, help="the same lines with their verdicts")
+    made.add_argument(
+        "--workers", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help="processes (default: %(default)s)"
+    )
+    made.add_argument(
+        "--deadline", type=at_least(0.001), metavar="SECONDS", help="for one judgement (default: the verifier's own)"
+    )
+
+
+EXAMPLE = "derive verifiers judge math answers.jsonl judged.jsonl"
+
+
+def run(given: argparse.Namespace) -> int:
+    """The command. Raises UserError."""
+    return judge(given) if given.action == "judge" else list_verifiers(given)
+
+
+def list_verifiers(given: argparse.Namespace) -> int:
+    """`derive verifiers list`."""
+    from verifiers import registry
+
+    rows = []
+    for name in registry.names():
+        try:
+            facts = registry.identity(name)
+            about = _summary_of(registry.load_verifier(name))
+        except Exception as error:  # whatever a plugin's import raises; the others must still be listed
+            facts, about = {"name": name, "version": "", "source": ""}, f"cannot be loaded: {error}"
+        rows.append({**facts, "about": about})
+    if given.json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return 0
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for heading in ("verifier", "version", "correct if"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(Text(row["name"]), Text(row["version"]), Text(row["about"]))
+    _console().print(table)
+    return 0
+
+
+def judge(given: argparse.Namespace) -> int:
+    """`derive verifiers judge`."""
+    from rich.console import Console
+
+    from verifiers.judging import judge_file
+
+    console = Console(stderr=True)
+    progress = _Bar(console) if console.is_terminal else _Lines(console)
+    seen: list[Summary] = []
+    began = time.monotonic()
+
+    def on_line(summary: Summary) -> None:
+        nonlocal began
+        if not seen:  # the file is checked, judging begins
+            seen.append(summary)
+            began = time.monotonic()
+        progress.note(summary)
+
+    try:
+        with progress.context:
+            summary = judge_file(given.name, given.source, given.out, int(given.workers), given.deadline, on_line)
+    except KeyboardInterrupt:
+        if seen:
+            print(f"{seen[0].done} of {seen[0].total} lines are judged; the same command goes on", file=sys.stderr)
+        raise
+    seconds = time.monotonic() - began
+    found = {"verifier": given.name, "out": str(given.out), **summary.as_dict(), "seconds": round(seconds, 3)}
+    found["per_second"] = round((summary.total - summary.resumed) / max(seconds, 1e-6), 1)
+    if given.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        _print_summary(found)
+    return 0
+
+
+class _Bar:
+    """A bar with counts and the time left, on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        text = TextColumn("[green]{task.fields[correct]}[/] right  {task.fields[missing]} without verdict")
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}/s"), text, TimeRemainingColumn())
+        self.context: Any = Progress(*columns, console=console)
+        self._task = self.context.add_task("", total=None, correct=0, missing=0, pace="-")
+        self._began = time.monotonic()
+
+    def note(self, summary: Summary) -> None:
+        """One more line."""
+        outcomes = summary.outcomes
+        pace = (summary.done - summary.resumed) / max(1e-6, time.monotonic() - self._began)
+        self.context.update(
+            self._task,
+            total=summary.total,
+            completed=summary.done,
+            correct=outcomes["correct"],
+            missing=outcomes["no_verdict"],
+            pace=f"{pace:.0f}",
+        )
+
+
+class _Lines:
+    """A line now and then, in a pipe or a log."""
+
+    def __init__(self, console: Console) -> None:
+        self.context: Any = nullcontext()
+        self._console, self._last = console, time.monotonic()
+
+    def note(self, summary: Summary) -> None:
+        """One more line."""
+        if time.monotonic() - self._last >= PLAIN_EVERY_S:
+            self._last = time.monotonic()
+            self._console.print(f"{summary.done} of {summary.total} lines", soft_wrap=True)
+
+
+def _print_summary(found: Mapping[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    total, outcomes = found["lines"], found["outcomes"]
+    table = Table(title=f"{found['verifier']}: {total} lines", title_justify="left")
+    for heading, side in (("outcome", "left"), ("reason", "left"), ("lines", "right"), ("share", "right")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for outcome, count in outcomes.items():
+        reasons = list(found["reasons"][outcome].items())
+        table.add_row(outcome, "", str(count), f"{count / total:.1%}", style="bold")
+        for reason, number in reasons[:SHOWN_REASONS]:
+            table.add_row("", Text(reason or "-"), str(number), f"{number / total:.1%}")
+        if len(reasons) > SHOWN_REASONS:
+            rest = sum(number for _, number in reasons[SHOWN_REASONS:])
+            table.add_row("", f"{len(reasons) - SHOWN_REASONS} other reasons", str(rest), f"{rest / total:.1%}")
+    console = _console()
+    console.print(table)
+    least = outcomes["correct"] / total
+    bounds = f" (at most {least + outcomes['no_verdict'] / total:.1%}: lines without verdict count as wrong)"
+    console.print(Text(f"correct: {least:.1%}{bounds if outcomes['no_verdict'] else ''}"), soft_wrap=True)
+    resumed = f", {found['resumed']} were there already" if found["resumed"] else ""
+    console.print(Text(f"{found['per_second']:.1f} lines/s in {found['seconds']:.1f} s{resumed}"), soft_wrap=True)
+    console.print(Text(f"written: {found['out']}"), soft_wrap=True)
+
+
+def _summary_of(verifier: object) -> str:
+    """The first sentence of what is written about it, without `Correct if`; of a composite, about its module."""
+    from verifiers.composite import Composite
+
+    if isinstance(verifier, Composite):
+        parts = " and ".join(part.name for part in (*verifier.gates, *verifier.decides))
+        return f"{parts} say so"
+    lines = (inspect.getdoc(type(verifier)) or "").split("\n\n")
+    return re.sub(r"^Correct if,? ", "", lines[0].replace("\n", " ")).rstrip(".")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=NARROW)

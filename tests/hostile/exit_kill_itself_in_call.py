@@ -1,0 +1,10 @@
+# ruff: noqa
+# fmt: off
+"""Ends with kill itself when it is called."""
+
+import os
+import signal
+
+
+def solve(n):
+    os.kill(os.getpid(), signal.SIGKILL)

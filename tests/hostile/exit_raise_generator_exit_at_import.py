@@ -1,0 +1,5 @@
+# ruff: noqa
+# fmt: off
+"""Ends with raise generator exit before any test."""
+
+raise GeneratorExit

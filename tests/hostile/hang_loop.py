@@ -1,0 +1,7 @@
+# ruff: noqa
+# fmt: off
+"""Hangs: loop."""
+
+def solve(n):
+    while True:
+        pass

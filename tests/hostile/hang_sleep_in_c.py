@@ -1,0 +1,8 @@
+# ruff: noqa
+# fmt: off
+"""Hangs: sleep in c."""
+
+def solve(n):
+    import ctypes
+
+    ctypes.CDLL(None).sleep(600)

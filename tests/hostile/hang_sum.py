@@ -1,0 +1,6 @@
+# ruff: noqa
+# fmt: off
+"""Hangs: sum."""
+
+def solve(n):
+    return sum(range(10**13))

@@ -1,0 +1,6 @@
+# ruff: noqa
+# fmt: off
+"""Prints without end."""
+
+while True:
+    print("x" * 65536)

@@ -1,0 +1,31 @@
+"""The verifier of hidden calls: a program must also give the right values where no reward looked.
+
+A task of kind `calls` may hold `hidden_calls` beside its `calls`. The verifier `code`, which gives the reward, runs
+`calls` alone; this one runs both, and so judges by values that no training stage was paid for: a program that knows the
+rewarded calls by heart fails here. A task without hidden calls gets no verdict.
+
+What this does not do: tests of the kinds `stdio` and `script` have no hidden part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from verifiers.api import Task, Verdict, no_verdict
+from verifiers.code import CodeVerifier
+
+HIDDEN = "hidden_calls"
+
+
+class CodeHiddenVerifier(CodeVerifier):
+    """Correct if the completion's program passes the rewarded calls and the hidden ones."""
+
+    name = "code_hidden"
+
+    def judge(self, task: Task, completion: str) -> Verdict:
+        """Judge one completion by all calls."""
+        shown, hidden = task.metadata.get("calls"), task.metadata.get(HIDDEN)
+        if not isinstance(shown, list) or not isinstance(hidden, list) or not hidden:
+            return no_verdict(f"gold_unreadable: {HIDDEN}: missing or empty; allowed: a list of calls")
+        metadata = {key: value for key, value in task.metadata.items() if key != HIDDEN}
+        return super().judge(replace(task, metadata={**metadata, "calls": [*shown, *hidden]}), completion)

@@ -1,0 +1,41 @@
+"""The parts of a worked solution, and how they are written down.
+
+| style | text |
+|---|---|
+| `plain` | the steps, then `\\boxed{answer}` |
+| `think` | the steps between `<think>` and `</think>`, then `\\boxed{answer}`: the form of QwQ and DeepSeek-R1 |
+
+Whether a text has the form of `think` is `verifiers.format`'s to judge.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Lines = tuple[list[str], str]
+"""The steps, and the answer that goes into the box."""
+Style = Literal["plain", "think"]
+
+
+class NoSolution(ValueError):
+    """The problem has no solution in our style."""
+
+
+def written(steps: list[str], answer: str, style: Style) -> str:
+    """Steps and answer as one text.
+
+    >>> print(written(["3 + 4 = 7"], "7", "think"))
+    <think>
+    3 + 4 = 7
+    </think>
+    \\boxed{7}
+
+    Raises:
+        NoSolution: There is no step, so that a thought would be empty.
+    """
+    box = f"\\boxed{{{answer}}}"
+    if style == "plain":
+        return "\n".join([*steps, box])
+    if not any(step.strip() for step in steps):
+        raise NoSolution("no step to think of")
+    return "\n".join(["<think>", *steps, "</think>", box])
