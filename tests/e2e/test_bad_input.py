@@ -227,7 +227,7 @@ def test_a_broken_line_is_told_before_anything_runs(capsys: pytest.CaptureFixtur
         (PROBLEM + '{"prompt": "1 +', "tasks.jsonl:2: not whole JSON"),
         ('{"question": "1"}\n', "tasks.jsonl:1: prompt: None; allowed: a text"),
         ('{"prompt": "1", "answer": null}\n', "tasks.jsonl:1: answer: None; allowed"),
-        ('{"prompt": "1", "answer": "1", "verifier": "nosuch"}\n', "verifier: 'nosuch' is not known; allowed: choice, code"),
+        ('{"prompt": "1", "answer": "1", "verifier": "nosuch"}\n', "verifier: 'nosuch' is not known; allowed: choice"),
         (json.dumps({"prompt": "word " * 5000, "answer": "1"}), "makes .* positions; the model has 2048"),
     ],
 )
