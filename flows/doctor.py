@@ -64,6 +64,7 @@ def main(json: bool = False, store: str = "") -> int:
         ("device", check_devices),
         ("model", check_model),
         ("verifiers", check_verifiers),
+        ("sandbox", check_sandbox),
         ("store", lambda: check_store(store)),
         ("data", check_data),
         ("prefect", lambda: check_prefect(store)),
@@ -306,6 +307,23 @@ def check_pool() -> list[Check]:
             f"{'' if replaced else 'not '}replaced ({seconds:.1f} s)",
             "" if replaced else "report it; a completion could hang a run here",
         )
+    ]
+
+
+def check_sandbox() -> list[Check]:
+    """Layers of the sandbox in which code verifiers run programs, each tried from within. Only code presets need it."""
+    from verifiers.sandbox import layers
+
+    return [
+        Check(
+            f"sandbox: {layer.name}",
+            "ok" if layer.in_force else "warn",
+            layer.detail or ("in force" if layer.in_force else "not in force"),
+            ""
+            if layer.in_force
+            else layer.remedy + ("; without it, no program is run" if layer.is_required else ""),
+        )
+        for layer in layers()
     ]
 
 
