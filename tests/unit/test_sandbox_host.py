@@ -101,7 +101,8 @@ def test_a_program_that_hangs_costs_its_time_and_no_more() -> None:
             run.expect_loaded()
             with pytest.raises(RunEnded, match="over_budget|exited"):
                 run.call("f", [])
-        assert sandbox.ending().status == -9 or sandbox.ending().cpu_s < 3
+        ending = sandbox.ending()
+        assert ending.status < 0 and ending.cpu_s < 3  # killed, by the judge or by its own limit of processor time
 
 
 def test_limits_are_those_that_were_asked_for() -> None:
