@@ -353,7 +353,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_stage_goes_on() -> None:
     done = derive("sft", "data.jsonl", *settings)
     assert done.returncode == 0, done.stderr
     log = next(Path("store").glob("??/*/stage.log")).read_text()
-    assert f"{newest.name} cannot be read (its digest is wrong); trying the one before it" in log
+    assert f"{newest.name} cannot be read (the digest of state.pt is wrong); trying the one before it" in log
 
 
 def _lives(checkpoint: Path) -> bool:
