@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -108,6 +109,7 @@ def floor(tasks: Sequence[Task], judge: Callable[[Sequence[tuple[Task, str]]], S
 def print_table(results: Mapping[str, Any]) -> None:
     """Models by figures, then task sets by models with the best constant answer, on stdout."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     models = results["models"]
@@ -126,7 +128,8 @@ def print_table(results: Mapping[str, Any]) -> None:
     constants = results["floor"]["best_constant"]
     for task, best in constants.items():
         row = [one["by_task"][task] for one in models.values()]
-        by_task.add_row(task, f"{row[0]['total']}", f"{best['value']:.1%} ({best['answer']})", *map(_percent, row))
+        shown = escape(textwrap.shorten(best["answer"], 30, placeholder="..."))
+        by_task.add_row(task, f"{row[0]['total']}", f"{best['value']:.1%} ({shown})", *map(_percent, row))
     by_task.add_row(
         "all", "", f"{results['floor']['value']:.1%}", *(_percent(one["pass@1"]) for one in models.values())
     )
