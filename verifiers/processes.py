@@ -38,8 +38,27 @@ def below(root: int) -> list[int]:
     return [pid for pid in tree if pid not in zombies]
 
 
+def end_children() -> None:
+    """SIGKILL every descendant of this process, a subreaper, until none is left.
+
+    What is seen in `/proc` is never all: a process may fork and end while the list is read. But an orphan comes to a
+    subreaper as its child, so that nothing is left once there is no child to wait for.
+    """
+    limit = time.monotonic() + KILL_ROUNDS_S
+    while time.monotonic() < limit:
+        for pid in below(os.getpid()):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.001)
+
+
 def kill_below(root: int) -> None:
-    """SIGKILL every descendant of `root`, again until none is left: one may be born while its parent dies."""
+    """SIGKILL every descendant of another process until none is seen; `end_children` says what that may miss."""
     limit = time.monotonic() + KILL_ROUNDS_S
     while (tree := below(root)) and time.monotonic() < limit:
         for pid in tree:

@@ -36,7 +36,7 @@ import time
 from typing import Any, BinaryIO, NoReturn
 
 from verifiers.api import Task, Verdict, Verifier
-from verifiers.processes import kill_below
+from verifiers.processes import end_children
 from verifiers.registry import load_verifier
 
 PR_SET_PDEATHSIG = 1
@@ -72,7 +72,7 @@ def _keep(judge: int, folder: str) -> NoReturn:
 
 
 def _end(code: int, folder: str) -> NoReturn:
-    kill_below(os.getpid())
+    end_children()
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(code if code >= 0 else 128 - code)
 

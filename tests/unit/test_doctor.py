@@ -110,6 +110,7 @@ def test_the_exit_code_is_1_only_when_a_check_fails(
         "check_devices",
         "check_model",
         "check_verifiers",
+        "check_sandbox",
         "check_store",
         "check_data",
     ):
