@@ -54,25 +54,22 @@ def test_paired_gains_are_narrower_than_unpaired_figures() -> None:
     assert bootstrap_mean(after, 0.95, seed=0)["low"] < 0.5
 
 
-def test_a_program_as_the_best_constant_takes_one_short_line(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("constant", "shown"),
+    [
+        ("def f(xs):\n    return [x for x in xs if x > 2][:3]", "0.0% (def f(xs): return [x for x...)"),
+        ("[red]", "0.0% ([red])"),
+    ],
+)
+def test_the_best_constant_takes_one_short_line_with_its_brackets(
+    constant: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     interval = {"value": 0.5, "low": 0.4, "high": 0.6}
     one = {
         "pass@1": interval, "pass@k": None, "bits_per_byte": {}, "mean_tokens": 3.0, "format": "chat",
         "by_task": {"functions/lists": {**interval, "total": 2}},
     }  # fmt: skip
-    program = "def f(xs):\n    return [x for x in xs if x > 2][:3]"
-    floor = {"value": 0.0, "best_constant": {"functions/lists": {"answer": program, "value": 0.0}}}
+    floor = {"value": 0.0, "best_constant": {"functions/lists": {"answer": constant, "value": 0.0}}}
     print_table({"models": {"base": one}, "judge": "code", "confidence": 0.95, "gains": {}, "floor": floor})
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "functions/lists" in line]
-    assert "0.0% (def f(xs): return [x for x...)" in line
-
-
-def test_brackets_of_a_constant_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    interval = {"value": 0.5, "low": 0.4, "high": 0.6}
-    one = {
-        "pass@1": interval, "pass@k": None, "bits_per_byte": {}, "mean_tokens": 3.0, "format": "chat",
-        "by_task": {"sets": {**interval, "total": 2}},
-    }  # fmt: skip
-    floor = {"value": 0.0, "best_constant": {"sets": {"answer": "[red]", "value": 0.0}}}
-    print_table({"models": {"base": one}, "judge": "math", "confidence": 0.95, "gains": {}, "floor": floor})
-    assert "([red])" in capsys.readouterr().out
+    assert shown in line
