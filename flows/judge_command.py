@@ -44,7 +44,7 @@ def add_commands(
         help="judge each line of a file",
         description="Judge each line of a JSONL file; a judge that was killed goes on with the same command.",
         parents=[json_output],
-        epilog=f"example:\n  {EXAMPLE}",
+        epilog=f"{LINES}\nexample:\n  {EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -60,6 +60,13 @@ def add_commands(
 
 
 EXAMPLE = "derive verifiers judge math answers.jsonl judged.jsonl"
+LINES = """lines of IN.jsonl, with what each verifier reads (docs/verifiers/README.md has all):
+  {"completion": "...", "gold": "42", "question": "..."}                 math, exact, choice, think_math
+  {"completion": "...", "tests": "assert f(1) == 2", "entry_point": "f"} code; also with calls, or cases
+  {"completion": "...", "gold": "7", "metadata": {"family": "..."}}      puzzles, think_puzzles
+  {"completion": "...", "instruction_id_list": [...], "kwargs": [...]}   instructions, instructions_loose
+  {"completion": "..."}                                                  format
+"""
 
 
 def run(given: argparse.Namespace) -> int:
@@ -139,10 +146,11 @@ class _Bar:
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}/s"), text, TimeRemainingColumn())
         self.context: Any = Progress(*columns, console=console)
         self._task = self.context.add_task("", total=None, correct=0, missing=0, pace="-")
-        self._began = time.monotonic()
+        self._began = 0.0
 
     def note(self, summary: Summary) -> None:
         """One more line."""
+        self._began = self._began or time.monotonic()  # the file is checked, judging begins
         outcomes = summary.outcomes
         pace = (summary.done - summary.resumed) / max(1e-6, time.monotonic() - self._began)
         self.context.update(
@@ -190,6 +198,9 @@ def _print_summary(found: Mapping[str, Any]) -> None:
     least = outcomes["correct"] / total
     bounds = f" (at most {least + outcomes['no_verdict'] / total:.1%}: lines without verdict count as wrong)"
     console.print(Text(f"correct: {least:.1%}{bounds if outcomes['no_verdict'] else ''}"), soft_wrap=True)
+    known, mean = total - outcomes["no_verdict"], found["mean_score"]
+    if mean is not None and abs(mean * known - outcomes["correct"]) > 1e-9:  # partial credit
+        console.print(Text(f"mean score: {mean:.3f} over {known} lines with a verdict"), soft_wrap=True)
     resumed = f", {found['resumed']} were there already" if found["resumed"] else ""
     console.print(Text(f"{found['per_second']:.1f} lines/s in {found['seconds']:.1f} s{resumed}"), soft_wrap=True)
     console.print(Text(f"written: {found['out']}"), soft_wrap=True)

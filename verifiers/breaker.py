@@ -21,6 +21,9 @@ WINDOW = 1_000
 MIN_JUDGED = 200
 """The share is taken of at least this many, so that one fault among the first verdicts stops nothing."""
 
+WAITING = "waiting: no verdict for "
+"""How the watchdog's lines begin; a flow looks for it in a stage's log, and shows the line beside its progress."""
+
 log = logging.getLogger(__name__)
 
 
@@ -32,18 +35,18 @@ class Breaker:
     """Counts verdicts and says when there is no point in going on. Not thread-safe; the pool holds a lock.
 
     Args:
-        max_share: Share of the latest verdicts that may be missing, in [0, 1).
+        max_share: Share of the latest verdicts that may be missing, in [0, 1]; 1 never stops.
     """
 
     def __init__(self, max_share: float) -> None:
-        if not 0.0 <= max_share < 1.0:
-            raise UserError(f"max_no_verdict: {max_share!r}; allowed: at least 0 and less than 1")
+        if not 0.0 <= max_share <= 1.0:
+            raise UserError(f"max_no_verdict: {max_share!r}; allowed: from 0 to 1")
         self.max_share = max_share
         self._recent: deque[str | None] = deque(maxlen=WINDOW)  # the reason of a missing verdict, None for a verdict
         self._missing = 0
 
-    def note(self, verdict: Verdict) -> TooManyNoVerdicts | None:
-        """Count one verdict; the error to stop with when the share is passed."""
+    def note(self, verdict: Verdict, about: str = "") -> TooManyNoVerdicts | None:
+        """Count one verdict, on what `about` says for people; the error to stop with when the share is passed."""
         if len(self._recent) == WINDOW and self._recent[0] is not None:
             self._missing -= 1
         missing = verdict.outcome is Outcome.NO_VERDICT
@@ -52,10 +55,11 @@ class Breaker:
         if self._missing <= self.max_share * max(len(self._recent), MIN_JUDGED):
             return None
         worst, count = Counter(reason for reason in self._recent if reason is not None).most_common(1)[0]
+        last = f"; the last: {about}" if about else ""
         return TooManyNoVerdicts(
-            f"max_no_verdict: {self._missing} of the last {len(self._recent)} completions got no verdict; allowed is a "
-            f"share of {self.max_share}; {count} times the reason was {worst!r}: mend the verifier or its data, then "
-            "run again"
+            f"max_no_verdict: {self._missing} of the last {len(self._recent)} verdicts are missing; allowed is a "
+            f"share of {self.max_share}; {count} times the reason was {worst!r}{last}; "
+            "mend the verifier or its data, then run the same command again"
         )
 
 
@@ -94,5 +98,5 @@ class Watchdog:
                 continue
             awaited = self._awaited()
             if awaited:
-                self._say(f"no verdict for {silent_s:.0f} s; awaited: {awaited}")
+                self._say(f"{WAITING}{silent_s:.0f} s; awaited: {awaited}")
             self._last += silent_s  # a feed in between is a verdict, and puts this right

@@ -22,6 +22,8 @@ What this does not do: it installs nothing, and programs see the standard librar
 from __future__ import annotations
 
 import atexit
+import functools
+import marshal
 import os
 import queue
 import threading
@@ -37,6 +39,8 @@ from verifiers.sandbox.program import extract
 
 MAX_COMPLETION = 4_000_000
 """Characters of a completion; beyond it nothing is read."""
+MAX_REMEMBERED = 100_000
+"""Bytes of metadata beyond which a task's tests are read anew for each completion."""
 SHOWN = 500
 """Characters of the program that are kept in a verdict."""
 MINIMUM_VARIABLE = "DERIVE_SANDBOX_MINIMUM"
@@ -87,7 +91,7 @@ def judge_many(
 def judge_with(judge: Judge, task: Task, completion: str) -> Verdict:
     """The verdict on one completion, by the given sandboxes."""
     try:
-        problem = read(task.metadata)
+        problem = _problem(task)
     except GoldError as error:
         return no_verdict(f"gold_unreadable: {error}")
     if len(completion) > MAX_COMPLETION:
@@ -119,6 +123,20 @@ def settings_from_environment() -> Settings:
             f"separated by commas; unset it for {','.join(sorted(MINIMUM_LAYERS))}"
         )
     return Settings(minimum=layers)
+
+
+def _problem(task: Task) -> Problem:
+    """The task's tests. Raises GoldError. Remembered, since the samples of a task come one after the other."""
+    try:
+        packed = marshal.dumps(task.metadata, 2)  # type: ignore[arg-type]  # version 2: like values, like bytes
+    except ValueError:  # some mapping that is no dict
+        return read(task.metadata)
+    return _remembered(packed) if len(packed) <= MAX_REMEMBERED else read(task.metadata)
+
+
+@functools.lru_cache(maxsize=64)
+def _remembered(packed: bytes) -> Problem:
+    return read(marshal.loads(packed))
 
 
 def _partial(problem: Problem, fraction: float) -> float:

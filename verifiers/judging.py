@@ -9,12 +9,14 @@ A line in:
     {"completion": "...", "instruction_id_list": [...], "kwargs": [...]}                              instructions
     {"completion": "...", "gold": "...", "metadata": {"family": "..."}}                     puzzles, think_puzzles
 
-Any other key goes to the verifier as metadata. A line out is the line in with `outcome`, `score`, `extracted`, `reason`
-and `seconds`; old values of these are replaced, so that a judged file can be judged anew.
+The problem's text is `question`, else `prompt` (for choice, which reads the options in it, the other way round); the
+math verifier judges better with it. Any other key goes to the verifier as metadata; a null is as good as no key. A line
+out is the line in with `outcome`, `score`, `extracted`, `reason` and `seconds`; old values of these are replaced, so
+that a judged file can be judged anew.
 
 Lines keep their order. They grow in `OUT.partial`, one write each, and become `OUT` when all are there. A judge that
-was killed goes on from there: `OUT.partial.json` says what the verdicts were made with, and other settings are refused.
-Empty lines are skipped.
+was killed, or whose disk was full, goes on from there: `OUT.partial.json` says what the verdicts were made with, and
+other settings are refused. Empty lines are skipped.
 
 What this does not do: it draws no conclusion. A missing verdict is counted apart, never as a score.
 """
@@ -33,20 +35,25 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.stage import write_text_atomic
 from verifiers import registry
 from verifiers.api import Outcome, Task, Verdict
 from verifiers.pool import VerifierPool
 
 _VERDICT_KEYS = ("outcome", "score", "extracted", "reason", "seconds")
-_OWN_KEYS = frozenset(
-    ("completion", "gold", "answer", "prompt", "id", "verifier", "metadata", "source", *_VERDICT_KEYS)
-)
+_OWN_KEYS = frozenset(("completion", "gold", "answer", "id", "verifier", "metadata", "source", *_VERDICT_KEYS))
 _NEED_GOLD = frozenset(("math", "choice", "exact", "think_math"))
 _NEED_FAMILY = frozenset(("puzzles", "think_puzzles"))
 _NEED_TESTS = frozenset(("code", "code_hidden"))
 _NEED_INSTRUCTIONS = frozenset(("instructions", "instructions_loose"))
+_ASKED = {"choice": ("prompt", "question")}
+"""Keys of the problem's text, best first, where it is not the question."""
 _CODE_KEYS = ("kind", "entry_point", "calls", "hidden_calls", "types", "tolerance", "cases", "output", "setup",
               "isolation", "time_s", "memory_mb", "reward")  # fmt: skip
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")
+"""How gzip, zstandard, bzip2, xz and zip files begin."""
+MAX_SHOWN_KEYS = 12
+"""Keys of a line that a message names."""
 
 
 @dataclass
@@ -117,9 +124,14 @@ def judge_file(
     registry.check_name(name)
     if out.exists():
         raise UserError(f"OUT: {out} exists; give another file, or remove it")
+    if not out.parent.is_dir():
+        raise UserError(f"OUT: {out}: no such folder; make {out.parent}, or give another file")
+    if source.exists() and not source.is_file() and not source.is_dir():
+        raise UserError(f"IN: {source} is a pipe or a device, and a file is read twice; write it to a file first")
     summary = Summary(total=sum(1 for _ in read_lines(source, name)))
     if not summary.total:
         raise UserError(f'IN: {source} has no line; write one {{"completion": ..., "gold": ...}} a line')
+    read_at = _stamp(source)
     with VerifierPool(num_workers, deadline_s, verifier=name) as pool:
         partial = _Partial(
             out, {"verifier": registry.identity(name), "input": _digest(source), "deadline_s": deadline_s}
@@ -128,62 +140,85 @@ def judge_file(
             partial.resume(summary)
             on_line(summary)
             for row, verdict in _in_order(pool, source, name, summary.resumed):
-                partial.write(row, verdict)
+                partial.write(row, verdict, summary)
                 summary.note(verdict.outcome.value, verdict.reason, verdict.score)
                 on_line(summary)
+            if _stamp(source) != read_at or summary.done != summary.total:
+                raise UserError(
+                    f"IN: {source} was changed while it was judged; when it is whole, remove {partial.path} and "
+                    f"{partial.header.name}, and judge it again"
+                )
+            partial.publish(summary)
         finally:
             partial.close()
-    partial.publish()
     return summary
 
 
 def read_lines(source: Path, verifier: str) -> Iterator[tuple[dict[str, Any], Task, str]]:
     """Each line's object, task and completion. Raises UserError that names file, line, field and remedy."""
     try:
-        with source.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
+        with source.open("rb") as file:
+            for number, data in enumerate(file, 1):
+                line = _text(data, f"{source}:{number}", number == 1).strip()
+                if line:
                     yield _read_line(line, f"{source}:{number}", verifier)
-    except UnicodeDecodeError as error:
-        raise UserError(f"IN: {source}: not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
     except OSError as error:
         raise UserError(f"IN: {source}: {error.strerror}; give the path of a JSONL file") from error
 
 
+def _text(data: bytes, where: str, is_first: bool) -> str:
+    if is_first and data.startswith(_COMPRESSED):
+        raise UserError(f"{where}: the file is compressed; unpack it first")
+    try:
+        return data.decode("utf-8-sig" if is_first else "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: not UTF-8 text ({error.reason} at byte {error.start + 1} of the line); convert the file to UTF-8"
+        ) from error
+
+
 def _read_line(line: str, where: str, verifier: str) -> tuple[dict[str, Any], Task, str]:
+    each = (
+        "write its elements one a line (`jq -c '.[]'`)"
+        if line.startswith("[")
+        else "is it cut off, or spread over several lines? write one whole object a line, or delete the line"
+    )
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{where}: not whole JSON ({error.msg} at column {error.colno}); "
-            "is the file cut off? mend or delete the line"
-        ) from error
+        problem = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        raise UserError(f"{where}: not whole JSON ({problem}); {each}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of nested brackets
         raise UserError(f"{where}: cannot be read ({str(error)[:100]}); mend or delete the line") from error
     if not isinstance(row, dict):
-        raise UserError(f'{where}: a {type(row).__name__}; allowed: an object {{"completion": ..., "gold": ...}}')
-    if not isinstance(row.get("completion"), str):
-        raise UserError(f"{where}: completion: {_shown(row.get('completion'))}; allowed: a text")
-    gold, answer = (_gold(row, key, where) for key in ("gold", "answer"))
+        hint = f"; {each}" if isinstance(row, list) else ""
+        raise UserError(f'{where}: a {type(row).__name__}; allowed: an object {{"completion": ..., "gold": ...}}{hint}')
+    given = {key: value for key, value in row.items() if value is not None}
+    if not isinstance(given.get("completion"), str):
+        raise UserError(f"{where}: completion: {_shown(row, 'completion')}; allowed: a text{_instead(row)}")
+    gold, answer = (_gold(given, key, where) for key in ("gold", "answer"))
     if gold and answer and gold != answer:
-        raise UserError(f"{where}: gold: {_shown(gold)} beside answer {_shown(answer)}; give one of them")
-    prompt = row.get("prompt", row.get("question", ""))
+        raise UserError(f"{where}: gold: {_shown(row, 'gold')} beside answer {_shown(row, 'answer')}; give one of them")
+    asked = next((key for key in _ASKED.get(verifier, ("question", "prompt")) if key in given), "prompt")
+    prompt, about = given.get(asked, ""), given.get("metadata", {})
     if not isinstance(prompt, str):
-        raise UserError(f"{where}: prompt: {_shown(prompt)}; allowed: a text")
-    given = row.get("metadata", {})
-    if not isinstance(given, dict):
-        raise UserError(f"{where}: metadata: {_shown(given)}; allowed: an object")
-    extra = {key: value for key, value in row.items() if key not in _OWN_KEYS}
-    metadata = {**(_code(row) if verifier in _NEED_TESTS and "kind" not in given else extra), **given}
-    _check_needs(verifier, gold or answer, metadata, where)
-    name = str(row.get("id", where))
-    return row, Task(name, prompt, gold or answer, verifier, metadata, str(row.get("source", ""))), row["completion"]
+        raise UserError(f"{where}: {asked}: {_shown(row, asked)}; allowed: a text")
+    if not isinstance(about, dict):
+        raise UserError(f"{where}: metadata: {_shown(row, 'metadata')}; allowed: an object")
+    extra = {key: value for key, value in given.items() if key not in _OWN_KEYS and key != asked}
+    metadata = {**(_code(given) if verifier in _NEED_TESTS and "kind" not in about else extra), **about}
+    if verifier in _NEED_FAMILY and "source_dataset" in metadata:  # a line that reasoning-gym itself has written
+        metadata.setdefault("family", metadata["source_dataset"])
+    _check_needs(verifier, gold or answer, metadata, where, _instead(row))
+    name = str(given.get("id", where))
+    task = Task(name, prompt, gold or answer, verifier, metadata, str(given.get("source", "")))
+    return row, task, given["completion"]
 
 
-def _gold(row: Mapping[str, Any], key: str, where: str) -> str:
-    value = row.get(key, "")
+def _gold(given: Mapping[str, Any], key: str, where: str) -> str:
+    value = given.get(key, "")
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise UserError(f"{where}: {key}: {_shown(value)}; allowed: a text or a number")
+        raise UserError(f"{where}: {key}: {_shown(given, key)}; allowed: a text or a number")
     return str(value)
 
 
@@ -203,25 +238,34 @@ def _code(row: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _check_needs(verifier: str, gold: str, metadata: Mapping[str, Any], where: str) -> None:
+def _check_needs(verifier: str, gold: str, metadata: Mapping[str, Any], where: str, instead: str) -> None:
     """Whether a line has what our own verifiers need: better told at once than as a missing verdict for each line."""
+    needs = f"verifier {verifier!r} needs"
     if verifier in _NEED_GOLD and not gold.strip():
-        raise UserError(f"{where}: gold: empty; verifier {verifier!r} needs the gold answer as `gold` or `answer`")
+        raise UserError(f"{where}: gold: empty; {needs} the gold answer as `gold` or `answer`{instead}")
     if verifier in _NEED_FAMILY and not isinstance(metadata.get("family"), str):
-        raise UserError(f"{where}: metadata.family: missing; verifier {verifier!r} needs the problem's metadata")
+        raise UserError(f"{where}: metadata.family: missing; {needs} the problem's metadata, with its family{instead}")
     if verifier in _NEED_INSTRUCTIONS and not (metadata.get("instruction_id_list") and "kwargs" in metadata):
-        raise UserError(f"{where}: instruction_id_list, kwargs: missing; verifier {verifier!r} needs both")
+        raise UserError(f"{where}: instruction_id_list, kwargs: missing; {needs} both{instead}")
     if verifier in _NEED_TESTS and not any(metadata.get(key) for key in ("test", "calls", "cases")):
-        raise UserError(f"{where}: tests: missing; verifier {verifier!r} needs `tests` (a script), `calls` or `cases`")
+        raise UserError(f"{where}: tests: missing; {needs} `tests` (a script), `calls` or `cases`{instead}")
     if verifier in _NEED_TESTS and metadata.get("kind") != "stdio" and not metadata.get("entry_point"):
-        raise UserError(f"{where}: entry_point: missing; give the name of the function that the tests call")
+        raise UserError(f"{where}: entry_point: missing; give the name of the function that the tests call{instead}")
+    if verifier == "code_hidden" and not (metadata.get("calls") and metadata.get("hidden_calls")):
+        raise UserError(f"{where}: hidden_calls: missing; {needs} `calls` and `hidden_calls`{instead}")
 
 
-def _shown(value: object) -> str:
-    if value is None:
+def _shown(row: Mapping[str, Any], key: str) -> str:
+    if key not in row:
         return "missing"
-    text = repr(value)
+    text = "null" if row[key] is None else repr(row[key])
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _instead(row: Mapping[str, Any]) -> str:
+    """What a line has, for a message that says what it has not."""
+    keys = [key for key in row if len(key) <= 40][:MAX_SHOWN_KEYS]
+    return f"; the line has {', '.join(keys)}" if keys else ""
 
 
 def _in_order(pool: VerifierPool, source: Path, name: str, skip: int) -> Iterator[tuple[dict[str, Any], Verdict]]:
@@ -270,7 +314,7 @@ class _Partial:
         try:
             if not self.header.exists():
                 self.path.unlink(missing_ok=True)
-                self.header.write_text(json.dumps(self.made_with) + "\n", encoding="utf-8")
+                write_text_atomic(self.header, json.dumps(self.made_with) + "\n")
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
             raise UserError(
@@ -294,8 +338,8 @@ class _Partial:
                 summary.resumed += 1
         os.ftruncate(self.fd, whole)
 
-    def write(self, row: Mapping[str, Any], verdict: Verdict) -> None:
-        """One line, in one write."""
+    def write(self, row: Mapping[str, Any], verdict: Verdict, summary: Summary) -> None:
+        """One line, in one write. Raises UserError where the disk takes no more."""
         told = [verdict.outcome.value, verdict.score, verdict.extracted, verdict.reason, round(verdict.seconds, 6)]
         full = {**row, **dict(zip(_VERDICT_KEYS, told, strict=True))}
         try:
@@ -303,21 +347,39 @@ class _Partial:
         except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 cannot hold and an escape can
             data = f"{json.dumps(full)}\n".encode()
         view = memoryview(data)
-        while view:
-            view = view[os.write(self.fd, view) :]
+        try:
+            while view:
+                view = view[os.write(self.fd, view) :]
+        except OSError as error:
+            raise self._refused(error, summary) from error
+
+    def publish(self, summary: Summary) -> None:
+        """All is there: it becomes OUT. Raises UserError where the disk does not take it."""
+        try:
+            os.fsync(self.fd)
+            self.path.rename(self.out)
+        except OSError as error:
+            raise self._refused(error, summary) from error
+        with suppress(FileNotFoundError):
+            self.header.unlink()
 
     def close(self) -> None:
         """Let go of the file; what is written stays."""
         if self.fd >= 0:
-            os.fsync(self.fd)
             os.close(self.fd)
             self.fd = -1
 
-    def publish(self) -> None:
-        """All is there: it becomes OUT."""
-        self.path.rename(self.out)
-        with suppress(FileNotFoundError):
-            self.header.unlink()
+    def _refused(self, error: OSError, summary: Summary) -> UserError:
+        return UserError(
+            f"OUT: {self.path}: {error.strerror}; {summary.done} of {summary.total} lines are judged: make room there, "
+            "then run the same command again, which goes on"
+        )
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Another value, another content (or the same, written anew)."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _digest(path: Path) -> str:

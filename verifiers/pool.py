@@ -65,7 +65,7 @@ class VerifierPool:
             the task's verifier.
         memory_mb: Megabytes that judging may take above what the imported verifier takes at rest.
         verifier: Registry name of the verifier for all tasks; None takes each task's own.
-        max_no_verdict: Share of the latest verdicts that may be missing, in [0, 1); None for no limit.
+        max_no_verdict: Share of the latest verdicts that may be missing, in [0, 1]; None (and 1) for no limit.
         patience_s: Seconds without a verdict after which the log says what is awaited.
     """
 
@@ -193,7 +193,7 @@ class VerifierPool:
         self._watchdog.feed()
         with self._wake:
             if self._breaker is not None and self._opened is None and not self._closed:
-                self._opened = self._breaker.note(verdict)
+                self._opened = self._breaker.note(verdict, f"verifier {job.verifier!r}, task {job.name!r}")
                 if self._opened is not None:
                     refused, self._jobs = list(self._jobs), deque()
         job.future.set_result(verdict)
@@ -213,7 +213,7 @@ class VerifierPool:
             raise UserError(
                 f"task {task.id!r}: metadata: not JSON ({error}); allowed: texts, numbers, lists, objects"
             ) from error
-        return Job(request, task.id, self.deadline_s or DEADLINES_S.get(name, DEFAULT_DEADLINE_S))
+        return Job(request, task.id, name, self.deadline_s or DEADLINES_S.get(name, DEFAULT_DEADLINE_S))
 
     def _check_name(self, name: str) -> None:
         if name not in self._known:

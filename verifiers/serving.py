@@ -60,6 +60,8 @@ class Job:
     request: str
     name: str
     """The task's id, for people."""
+    verifier: str
+    """Its name, for people."""
     deadline_s: float
     future: Future[Verdict] = field(default_factory=Future)
 

@@ -8,6 +8,8 @@ documentation.
 
     sandbox                       all layers that this machine gives
     sandbox_without_namespaces    limits, seccomp, Landlock (and a user of its own)
+    functions_through_pool        function tasks through `VerifierPool` as RL judges them: completions to verdicts, the
+                                  pool's own thread and workers on the same cores, SAMPLES completions of each task
     cold_limits                   a fresh interpreter for each program, resource limits alone
     cold_unshare                  the same behind `unshare` with a user, pid and network namespace
 """
@@ -27,9 +29,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from configs.schema import TaskSource
+from verifiers.pool import VerifierPool
 from verifiers.sandbox.host import Settings
 from verifiers.sandbox.judging import Judge
 from verifiers.sandbox.problem import read
+from verifiers.tasks.functions import draw
 
 PROGRAM = "def f(items):\n    return sorted(set(items))\n"
 PROBLEM = read(
@@ -43,6 +48,7 @@ PROBLEM = read(
         ],
     }
 )
+NUM_TASKS, SAMPLES = 25, 8
 COLD = (
     "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (2, 3))\n"
     "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
@@ -101,10 +107,28 @@ def cold(prefix: list[str], workers: int, seconds: float) -> dict[str, object]:
     return {"per_second": round(rate, 1), "n": count, "layers": ["limits", *(["namespaces"] if prefix else [])]}
 
 
+def through_pool(workers: int, seconds: float) -> dict[str, object]:
+    """Verdicts of `code` on right answers to function tasks, all layers."""
+    params = {"min_steps": 2, "max_steps": 3}
+    tasks = draw(TaskSource(name="functions/lists", split="train", count=NUM_TASKS, params=params))
+    pairs = [(task, f"```python\n{task.answer}\n```") for task in tasks for _ in range(SAMPLES)]
+    with VerifierPool(workers) as pool:
+        pool.judge(pairs)
+        count, started = 0, time.monotonic()
+        while time.monotonic() < started + seconds:
+            assert all(verdict.score == 1.0 for verdict in pool.judge(pairs))
+            count += len(pairs)
+        rate = count / (time.monotonic() - started)
+    with Judge() as judge:
+        judge.programs.start()
+        return {"per_second": round(rate, 1), "n": count, "layers": ["limits", *sorted(judge.programs.in_force)]}
+
+
 def figures(zygotes: int, seconds: float) -> Iterator[tuple[str, dict[str, object]]]:
     """All lines, in order."""
     yield "sandbox", sandboxed(set(), zygotes, seconds)
     yield "sandbox_without_namespaces", sandboxed({"namespaces"}, zygotes, seconds)
+    yield "functions_through_pool", through_pool(zygotes, seconds)
     yield "cold_limits", cold([], zygotes, seconds)
     if shutil.which("unshare"):
         yield "cold_unshare", cold(["unshare", "-Urpn", "--fork"], zygotes, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import subprocess
@@ -18,12 +19,13 @@ from corpora import sources
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.order import in_split
-from corpora.sources import python_stdlib
+from corpora.sources import python_packages, python_stdlib
 from corpora.sources.sympy_examples import worked_examples
 
 PROCEDURAL = {"name": "reasoning_gym/chain_sum", "count": 5, "params": {"max_terms": 3}}
 OUTPUTS: list[tuple[dict[str, Any], str]] = [
     ({"name": "python_stdlib", "count": 5}, "tokens"),
+    ({"name": "python_packages", "count": 5}, "tokens"),
     ({"name": "sympy_examples", "count": 5}, "tokens"),
     (PROCEDURAL, "tokens"), (PROCEDURAL, "examples"), (PROCEDURAL, "problems"),
 ]
@@ -46,7 +48,7 @@ def check_documents(given: dict[str, Any], output: str) -> list[Document]:
         needed = {"tokens": (one.text,), "examples": (one.prompt, one.completion), "problems": (one.prompt, one.answer)}
         assert all(part.strip() for part in needed[output])
         assert output != "problems" or (one.verifier and json.dumps(one.metadata))
-    assert sources.licence(source) == documents[0].licence
+    assert sources.licence(source) in (documents[0].licence, "mixed")
     assert json.dumps(sources.identity(source))
     return documents
 
@@ -80,6 +82,35 @@ def test_library_sources_hold_no_tests_and_the_held_out_part_is_apart() -> None:
     read = {one.path for one in sources.open_source(
         CorpusSource(name="python_stdlib", split="heldout"), "tokens", DropLog())}
     assert read == parts["heldout"]
+
+
+def test_packages_are_repositories_with_the_licence_that_they_state() -> None:
+    found = python_packages.distributions()
+    licences = {name: python_packages.licence_of(found[name]) for name in ("numpy", "pydantic", "torch", "pyyaml")}
+    assert licences["pydantic"] == licences["pyyaml"] == "mit" and None not in licences.values()
+    files = dict(python_packages.source_files(found["pydantic"]))
+    assert "pydantic/main.py" in files and not [path for path in files if ".dist-info" in path or ".." in path]
+    [document] = sources.open_source(CorpusSource(name="python_packages", count=1, split="all"), "tokens", DropLog())
+    assert document.id == f"{document.repository}/{document.path}" and document.repository in found
+
+
+@pytest.mark.parametrize(("fields", "expected"), [
+    ({"License-Expression": "MIT OR GPL-3.0-only", "License": "GPL"}, "mit"),
+    ({"License-Expression": "LicenseRef-Company"}, "licenseref-company"),
+    ({"Classifier": "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)"}, "mpl-2.0"),
+    ({"Classifier": "License :: OSI Approved :: ISC License (ISCL)"}, "isc"),
+    ({"Classifier": "Topic :: Scientific/Engineering", "License": "BSD-3-Clause AND MIT"}, "bsd-3-clause"),
+    ({"License": f"Permission is hereby granted, free of charge, to any person obtaining a copy {'.' * 9}"}, "mit"),
+    ({"License": "see the file"}, None),
+])
+def test_a_distributions_licence_is_read_from_its_metadata(
+    tmp_path: Path, fields: dict[str, str], expected: str | None,
+) -> None:
+    folder = tmp_path / "one-1.0.dist-info"
+    folder.mkdir()
+    text = "".join(f"{key}: {value}\n" for key, value in {"Metadata-Version": "2.1", "Name": "one", **fields}.items())
+    (folder / "METADATA").write_text(text)
+    assert python_packages.licence_of(importlib.metadata.PathDistribution(folder)) == expected
 
 
 def test_held_out_texts_can_be_had_as_plain_strings() -> None:

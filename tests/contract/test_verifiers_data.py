@@ -41,12 +41,22 @@ def test_labels_of_real_model_solutions_are_reproduced_without_exception() -> No
     assert len(rows) > 2_000
 
 
-def test_hard_pairs_are_never_wrongly_accepted_and_recall_stays() -> None:
+@pytest.mark.parametrize(("with_question", "least"), [(True, 107), (False, 105)])
+def test_hard_pairs_are_never_wrongly_accepted_and_recall_stays(with_question: bool, least: int) -> None:
     rows = read("verify/hard_math_pairs.jsonl")
+    assert [row["correct"] for row in rows].count(True) == [row["correct"] for row in rows].count(False) == 125
     accepted = [row["correct"] for row in rows
-                if VERIFIER.judge(Task("t", "", row["gold"]), f"\\boxed{{{row['completion']}}}").score == 1.0]
+                if VERIFIER.judge(Task("t", row["question"] if with_question else "", row["gold"]),
+                                  row["completion"]).score == 1.0]
     assert accepted.count(False) == 0
-    assert accepted.count(True) >= 80
+    assert accepted.count(True) >= least  # 107 of 125 is 85.6%
+
+
+def test_a_box_around_the_answer_changes_no_verdict_on_the_hard_pairs() -> None:
+    for row in read("verify/hard_math_pairs.jsonl"):
+        task = Task("t", row["question"], row["gold"])
+        boxed = VERIFIER.judge(task, f"So it is \\boxed{{{row['completion']}}}.")
+        assert boxed.score == VERIFIER.judge(task, row["completion"]).score
 
 
 def test_answers_of_different_problems_are_not_taken_for_each_other() -> None:

@@ -1,5 +1,6 @@
 """`derive verifiers judge` and `list`: order kept, killed and gone on from, one clear line for bad input."""
 
+import gzip
 import json
 import os
 import re
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from configs.errors import UserError
 from flows.cli import main
 from verifiers import registry
-from verifiers.judging import judge_file, read_lines
+from verifiers.judging import Summary, judge_file, read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = '''
@@ -81,21 +83,34 @@ def test_a_table_closes_the_run_and_a_judged_file_can_be_judged_anew(
     assert main(["verifiers", "judge", "format", str(source), str(tmp_path / "once.jsonl"), "--workers", "1"]) == 0
     said = capsys.readouterr().out
     assert "format: 2 lines" in said and "no_think_tag" in said and "correct: 50.0%" in said and "lines/s" in said
+    half = {"instruction_id_list": ["punctuation:no_comma", "change_case:english_lowercase"], "kwargs": [{}, {}]}
+    source = write(tmp_path / "half.jsonl", [{"completion": "one, two", **half}])
+    assert main(["verifiers", "judge", "instructions", str(source), str(tmp_path / "score.jsonl")]) == 0
+    assert "mean score: 0.500 over 1 lines with a verdict" in capsys.readouterr().out
     once, twice = tmp_path / "once.jsonl", tmp_path / "twice.jsonl"
     assert main(["verifiers", "judge", "format", str(once), str(twice), "--workers", "1"]) == 0
     assert [{**row, "seconds": 0} for row in read(once)] == [{**row, "seconds": 0} for row in read(twice)]
 
 
 @pytest.mark.parametrize(("name", "line", "message"), [
-    ("math", "{", r"in.jsonl:2: not whole JSON"),
-    ("math", "[1]", r"in.jsonl:2: a list; allowed: an object"),
+    ("math", "{", r"in.jsonl:2: not whole JSON .* write one whole object a line"),
+    ("math", '{"completion": "5", "go', r"in.jsonl:2: not whole JSON \(Unterminated string starting at column 21\)"),
+    ("math", "[1]", r"in.jsonl:2: a list; allowed: an object .*write its elements one a line"),
+    ("math", "[", r"in.jsonl:2: not whole JSON .*write its elements one a line"),
     ("math", {"gold": "5"}, r"in.jsonl:2: completion: missing; allowed: a text"),
+    ("math", {"response": "5", "gold": "5"}, r"completion: missing; allowed: a text; the line has response, gold$"),
+    ("math", {"completion": None, "gold": "5"}, r"in.jsonl:2: completion: null; allowed: a text"),
     ("math", {"completion": 5, "gold": "5"}, r"in.jsonl:2: completion: 5; allowed: a text"),
-    ("math", {"completion": "5"}, r"in.jsonl:2: gold: empty; verifier 'math' needs"),
+    ("math", {"completion": "5", "target": "5"}, r"gold: empty; verifier 'math' needs .*has completion, target$"),
+    ("math", {"completion": "5", "gold": None}, r"in.jsonl:2: gold: empty; verifier 'math' needs"),
     ("math", {"completion": "5", "gold": True}, r"in.jsonl:2: gold: True; allowed: a text or a number"),
     ("math", {"completion": "5", "gold": "5", "answer": "6"}, r"in.jsonl:2: gold: '5' beside answer '6'"),
     ("math", {"completion": "5", "gold": "5", "metadata": 7}, r"in.jsonl:2: metadata: 7; allowed: an object"),
     ("math", {"completion": "5", "gold": "5", "prompt": 7}, r"in.jsonl:2: prompt: 7; allowed: a text"),
+    ("math", {"completion": "5", "gold": "5", "question": [7]}, r"in.jsonl:2: question: \[7\]; allowed: a text"),
+    ("code", {"completion": "x", "entry_point": "f"}, r"in.jsonl:2: tests: missing; verifier 'code' needs"),
+    ("code", {"completion": "x", "tests": "assert f()"}, r"in.jsonl:2: entry_point: missing; give the name"),
+    ("code_hidden", {"completion": "x", "entry_point": "f", "calls": [{}]}, r"in.jsonl:2: hidden_calls: missing"),
     ("puzzles", {"completion": "5", "gold": "5"}, r"in.jsonl:2: metadata.family: missing"),
     ("instructions", {"completion": "5"}, r"in.jsonl:2: instruction_id_list, kwargs: missing"),
     ("math", '{"completion": "5", "gold": ' + "9" * 5_000 + "}", r"in.jsonl:2: cannot be read"),
@@ -103,7 +118,8 @@ def test_a_table_closes_the_run_and_a_judged_file_can_be_judged_anew(
 ])
 def test_bad_input_is_one_line_with_file_and_number_and_writes_nothing(
         tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, line: Any, message: str) -> None:
-    good = {"completion": "5", "gold": "5", "metadata": {"family": "gcd"}, "kwargs": [], "instruction_id_list": ["x"]}
+    good = {"completion": "5", "gold": "5", "metadata": {"family": "gcd"}, "kwargs": [], "instruction_id_list": ["x"],
+            "entry_point": "f", "calls": [{}], "hidden_calls": [{}]}
     source = write(tmp_path / "in.jsonl", [good, line])
     assert main(["verifiers", "judge", name, str(source), str(tmp_path / "out.jsonl")]) == 2
     said = capsys.readouterr().err
@@ -113,17 +129,62 @@ def test_bad_input_is_one_line_with_file_and_number_and_writes_nothing(
 
 def test_files_that_do_not_fit_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "in.jsonl", [{"completion": "5", "gold": "5"}])
-    empty, other = write(tmp_path / "empty.jsonl", []), tmp_path / "other.jsonl"
-    other.write_bytes(b'{"completion": "\xff"}\n')
+    empty, other, packed = write(tmp_path / "empty.jsonl", []), tmp_path / "other.jsonl", tmp_path / "in.jsonl.gz"
+    other.write_bytes(source.read_bytes() + b'{"completion": "\xff"}\n')
+    packed.write_bytes(gzip.compress(source.read_bytes()))
+    os.mkfifo(tmp_path / "pipe")
     for words, message in (
         ([str(tmp_path / "no.jsonl"), "out"], "IN: .*no.jsonl: No such file"),
-        ([str(empty), "out"], "IN: .*empty.jsonl has no line"), ([str(other), "out"], "not UTF-8 text"),
+        ([str(tmp_path), "out"], "IN: .*: Is a directory"),
+        ([str(tmp_path / "pipe"), "out"], "IN: .*pipe is a pipe or a device, and a file is read twice"),
+        ([str(empty), "out"], "IN: .*empty.jsonl has no line"),
+        ([str(other), "out"], "other.jsonl:2: not UTF-8 text .invalid start byte at byte 17 of the line"),
+        ([str(packed), "out"], "in.jsonl.gz:1: the file is compressed; unpack it first"),
         ([str(source), str(empty)], "OUT: .*empty.jsonl exists"),
-        ([str(source), str(tmp_path / "no" / "out")], "OUT: .*No such file"),
+        ([str(source), str(tmp_path / "no" / "out")], "OUT: .*: no such folder; make .*no, or give another file"),
     ):
         assert main(["verifiers", "judge", "math", *words]) == 2
         said = capsys.readouterr().err
         assert re.search(message, said) and said.count("\n") == 1, said
+
+
+def test_a_full_disk_is_told_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    rows = [{"completion": "5", "gold": "5", "note": "x" * 1_000} for _ in range(40)]
+    source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "flows.cli", "verifiers", "judge", "math", str(source), str(out), "--workers", "1"]
+    limited = ["bash", "-c", 'ulimit -f 16; "$@"', "bash", *command]  # files of 16 KiB at most
+    first = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert first.returncode == 2 and first.stderr.count("\n") == 1 and not out.exists()
+    done = re.search(r"out.jsonl.partial: File too large; (\d+) of 40 lines are judged: make room", first.stderr)
+    assert done is not None and int(done[1]) == 14  # of 1,100 bytes and a bit
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert second.returncode == 0 and "14 were there already" in second.stdout
+    assert [row["outcome"] for row in read(out)] == ["correct"] * 40
+
+
+def test_an_input_that_grows_meanwhile_is_told(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [{"completion": "5", "gold": "5"}] * 3)
+
+    def grow(summary: Summary) -> None:
+        if not summary.done:
+            with source.open("a") as file:
+                file.write('{"completion": "6", "gold": "5"}\n')
+
+    with pytest.raises(UserError, match="in.jsonl was changed while it was judged"):
+        judge_file("math", source, tmp_path / "out.jsonl", num_workers=1, on_line=grow)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_the_question_reaches_the_verifier(tmp_path: Path) -> None:
+    percent = {"completion": "\\boxed{75\\%}", "gold": "75"}
+    rows = [{**percent, "question": "What percent of 20 is 15?"}, {**percent, "prompt": "What percent of 20 is 15?"},
+            {**percent, "question": "What percent of 20 is 15?", "prompt": "Think.\nQ: What is 1 + 1?\nA: 2\nQ: ..."},
+            {**percent, "question": None, "prompt": "Compute 60 + 15."}, percent]
+    judge_file("math", write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", num_workers=1)
+    assert [row["outcome"] for row in read(tmp_path / "out.jsonl")] == ["correct"] * 3 + ["incorrect"] * 2
+    options = {"question": "Which barks?", "prompt": "Which barks?\nA) the cat\nB) the dog", "gold": "the dog"}
+    (_, task, _), = read_lines(write(tmp_path / "options.jsonl", [{**options, "completion": "B"}]), "choice")
+    assert task.prompt == options["prompt"] and task.metadata == {"question": "Which barks?"}
 
 
 def start(source: Path, out: Path, plugin: dict[str, str]) -> subprocess.Popen[str]:
@@ -208,9 +269,10 @@ def test_instructions_and_puzzles_are_judged_from_plain_lines(tmp_path: Path) ->
     summary = judge_file("instructions", write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", num_workers=1)
     assert summary.outcomes == {"correct": 1, "incorrect": 1, "no_verdict": 0}
     rows = [{"completion": "\\boxed{42}", "gold": 42, "metadata": {"family": "leg_counting"}},
+            {"completion": "\\boxed{42}", "gold": 42, "metadata": {"source_dataset": "leg_counting"}},
             {"completion": "\\boxed{42}", "gold": 42, "family": "no_such_family"}]
     summary = judge_file("puzzles", write(tmp_path / "in.jsonl", rows), tmp_path / "puzzles.jsonl", num_workers=1)
-    assert summary.outcomes == {"correct": 1, "incorrect": 0, "no_verdict": 1}
+    assert summary.outcomes == {"correct": 2, "incorrect": 0, "no_verdict": 1}
     assert summary.as_dict()["mean_score"] == 1.0  # a missing verdict is in no mean
 
 

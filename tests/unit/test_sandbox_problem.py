@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import pytest
 
+from verifiers.api import Task
+from verifiers.code import _problem
 from verifiers.sandbox.compare import same_output, same_result
 from verifiers.sandbox.inside import codec
 from verifiers.sandbox.problem import GoldError, called_names, read
@@ -89,3 +92,19 @@ def test_the_names_that_a_script_calls_are_found() -> None:
     ]
     assert called_names(["def helper(): pass\nhelper()\nx = f\nx()\nassert f(len([1]))"]) == ["f"]
     assert called_names(["assert sum(10, 15) == 6"]) == ["sum"]
+
+
+@pytest.mark.parametrize(("expected", "wrong"), [(1, True), (1, 1.0), (True, 1), (1.0, 1)])
+def test_tests_that_are_remembered_are_told_apart_by_type(expected: object, wrong: object) -> None:
+    def reads(value: object) -> object:
+        metadata = {"kind": "calls", "entry_point": "f", "calls": [{"args": [value], "expected": value}]}
+        return _problem(Task("1", "", "", "code", metadata))
+
+    assert reads(expected) is reads(expected)
+    assert reads(expected) != reads(wrong)
+
+
+def test_tests_in_a_mapping_that_is_no_dict_are_read_as_well() -> None:
+    metadata = {"kind": "calls", "entry_point": "f", "calls": [{"args": [], "expected": 1}]}
+    task = Task("1", "", "", "code", types.MappingProxyType(metadata))
+    assert _problem(task) == read(metadata)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import subprocess
 import sys
@@ -15,12 +13,12 @@ from typing import Any
 import pytest
 
 from configs.errors import UserError
+from tests.code_tasks import Pair, humaneval_references, mbpp_references, published_completions
 from verifiers.api import Outcome, Task, Verdict
 from verifiers.code import MINIMUM_VARIABLE, CodeVerifier, judge_many, judge_with, settings_from_environment
 from verifiers.pool import VerifierPool
 from verifiers.sandbox.host import Settings
 from verifiers.sandbox.judging import Judge
-from verifiers.sandbox.problem import called_names
 
 CALLS: dict[str, Any] = {
     "kind": "calls",
@@ -336,55 +334,23 @@ def test_the_verifier_keeps_the_protocol_and_warms_up() -> None:
     assert verifier.judge(Task("1", "", "", "code", {}), SQUARE).outcome is Outcome.NO_VERDICT
 
 
-def humaneval(folder: Path) -> list[dict[str, Any]]:
-    with gzip.open(folder / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def humaneval_task(row: dict[str, Any]) -> Task:
-    metadata = {
-        "kind": "script",
-        "entry_point": row["entry_point"],
-        "prompt": row["prompt"],
-        "test": row["test"],
-        "time_s": 5,
-    }
-    return Task(row["task_id"], row["prompt"], "", "code", metadata)
-
-
 @pytest.mark.slow
 def test_humaneval_references_pass_and_published_completions_get_their_published_verdicts(data_mirror: Path) -> None:
-    rows = humaneval(data_mirror)
-    base = data_mirror / "qwen2.5-coder-7b-base"
-    completions = {row["task_id"]: row["completion"] for row in lines(base / "humaneval_completions.jsonl")}
-    published = {row["task_id"]: row["base_pass"] for row in lines(base / "humaneval_expected.jsonl")}
-    references = judge_many([(humaneval_task(row), row["canonical_solution"]) for row in rows])
-    assert [row["task_id"] for row, found in zip(rows, references, strict=True) if found.score < 1.0] == []
-    verdicts = judge_many([(humaneval_task(row), completions[row["task_id"]]) for row in rows])
-    assert {row["task_id"]: found.score == 1.0 for row, found in zip(rows, verdicts, strict=True)} == published
-    assert sum(found.score == 1.0 for found in verdicts) == 101
+    references = humaneval_references(data_mirror)
+    assert len(references) == 164
+    assert [task.id for task, found in judged(references) if found.score < 1.0] == []
+    completions, published = published_completions(data_mirror)
+    verdicts = {task.id: found.score == 1.0 for task, found in judged(completions)}
+    assert verdicts == published
+    assert sum(verdicts.values()) == 101
 
 
 @pytest.mark.slow
 def test_mbpp_references_pass(data_mirror: Path) -> None:
-    rows = lines(data_mirror / "mbpp" / "mbpp_sanitized.jsonl")
-    pairs = []
-    for row in rows:
-        setup = "\n".join(["import math, sys", *row["test_imports"]])
-        metadata = {
-            "kind": "script",
-            "entry_point": called_names(row["test_list"]),
-            "test": row["test_list"],
-            "setup": setup,
-            "time_s": 60,
-        }
-        pairs.append((Task(str(row["task_id"]), "", "", "code", metadata), f"```python\n{row['code']}\n```"))
-    verdicts = judge_many(pairs)
-    assert [
-        (task.id, found.reason) for (task, _), found in zip(pairs, verdicts, strict=True) if found.score < 1.0
-    ] == []
-    assert len(verdicts) == 427
+    references = mbpp_references(data_mirror)
+    assert len(references) == 427
+    assert [(task.id, found.reason) for task, found in judged(references) if found.score < 1.0] == []
+
+
+def judged(pairs: list[Pair]) -> list[tuple[Task, Verdict]]:
+    return [(task, found) for (task, _), found in zip(pairs, judge_many(pairs), strict=True)]

@@ -16,6 +16,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,10 @@ END_TIMEOUT_S = 30.0
 MAX_RUNS = 20_000
 """Runs after which a zygote is replaced, as a matter of hygiene."""
 
-_BOOT = "import sys, json; sys.path.append(json.loads(sys.argv[1])['source']); from inside.zygote import main; main()"
+_BOOT = (
+    "import sys, json; sys.path.append(json.loads(sys.argv[1])['source']); "
+    "from inside import warm; warm.up(); from inside.zygote import main; main()"
+)
 _SCRATCH_BASES = ("/tmp", "/dev/shm", "/var/tmp")
 OPTIONAL_LAYERS = ("user", "namespaces")
 MINIMUM_LAYERS = ("seccomp", "landlock")
@@ -75,8 +79,6 @@ class Ending:
     """How a run ended. A negative status is the signal that killed it; `over` says that files outgrew their bound."""
 
     status: int
-    cpu_s: float
-    peak_mb: float
     over: bool
 
 
@@ -135,15 +137,17 @@ class Sandbox:
         job: Mapping[str, Any],
         limits: Limits = Limits(),  # noqa: B008 - frozen
         descriptors: Sequence[int] = (),
+        calls: Sequence[bytes] = (),
     ) -> Run:
-        """Begin a run of `job` (see `inside.child`). `descriptors` become its standard input and output."""
+        """Begin a run of `job` (see `inside.child`). `descriptors` become its standard input and output; `calls` are
+        those that will be made first (see `Run.begin`)."""
         if self._num_runs >= MAX_RUNS:
             self.close()
         self.start()
         self._num_runs += 1
         self.settle()
         inward, outward = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-        request = json.dumps({"memory_mb": limits.memory_mb, "cpu_s": max(1, -int(-limits.time_s // 1))}).encode()
+        request = zygote.REQUEST.pack(limits.memory_mb, max(1, -int(-limits.time_s // 1)))
         try:
             assert self._control is not None
             socket.send_fds(self._control, [request], [inward[0], outward[1], *descriptors])
@@ -157,7 +161,7 @@ class Sandbox:
             os.close(outward[1])
         run = Run(self, inward[1], outward[0], time.monotonic() + limits.wall_s)
         try:
-            run.send(b"P", 0, codec.encode(dict(job)))
+            run.begin(codec.encode(dict(job)), calls)
         except RunEnded:
             pass  # the run tells why when it is read
         except BaseException:
@@ -174,10 +178,10 @@ class Sandbox:
 
     def ending(self) -> Ending:
         """How the run ended that `end_run` ended. Raises SandboxFault when the zygote has failed."""
-        reply = self.settle()
-        if reply is None:
+        ending = self.settle()
+        if ending is None:
             raise SandboxFault("no run was ended")
-        return Ending(**reply)
+        return ending
 
     def close(self) -> None:
         """Kill the zygote and all that it started, and wait until its scratch folder is gone. Safe to call twice."""
@@ -196,13 +200,18 @@ class Sandbox:
             process.wait()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def settle(self) -> dict[str, Any] | None:
+    def settle(self) -> Ending | None:
         """Wait until the run that was ended is gone and its files with it; what the zygote says of it."""
         if not self._is_ending:
             return None
         reply = self._receive(END_TIMEOUT_S)
         self._is_ending = False
-        return reply
+        try:
+            status, over = zygote.ENDING.unpack(reply)
+            return Ending(os.waitstatus_to_exitcode(status), over)
+        except (struct.error, ValueError) as error:
+            self.close()
+            raise SandboxFault(f"the zygote says what is no ending: {error}") from error
 
     def _spawn(self, without: Collection[str]) -> dict[str, Any]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -216,11 +225,12 @@ class Sandbox:
         with theirs:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
-                env={"PYTHONHASHSEED": "0"}, start_new_session=True)  # fmt: skip
+                env={"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1"}, start_new_session=True)  # fmt: skip
         self._control = ours
-        return self._receive(START_TIMEOUT_S)
+        reply: dict[str, Any] = json.loads(self._receive(START_TIMEOUT_S))
+        return reply
 
-    def _receive(self, timeout_s: float) -> dict[str, Any]:
+    def _receive(self, timeout_s: float) -> bytes:
         assert self._control is not None
         if not ready(self._control.fileno(), select.POLLIN, timeout_s):
             self.close()
@@ -235,8 +245,7 @@ class Sandbox:
         if not message:
             self.close()
             raise SandboxFault(f"the zygote is gone: {detail}")
-        reply: dict[str, Any] = json.loads(message)
-        return reply
+        return message
 
 
 REMEDIES = {

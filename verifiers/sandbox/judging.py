@@ -100,7 +100,8 @@ class Judge:
         visible = [call.is_visible for call in problem.calls]
         passed: list[bool] = []
         reason = ""
-        with self.programs.open(_job(program, problem.entry_points), problem.limits) as run:
+        job, messages = _job(program, problem.entry_points), [call.message for call in problem.calls]
+        with self.programs.open(job, problem.limits, calls=messages) as run:
             try:
                 run.expect_loaded()
                 for call in problem.calls:

@@ -3,7 +3,7 @@
 It reads messages on descriptor 3 and answers on 4: four bytes of length, one letter, four bytes of number, content.
 
     to it        P   what to run: {"kind", "program", ...} (`inside.codec`)
-                 C   call: name, NUL, [arguments, keyword arguments]
+                 C   call: name, NUL, [arguments, keyword arguments]; more may wait in the pipe
                  T   the test script, where a task allows the shared process
                  V N the result of a call that a test script made        R   what it raised: name, NUL, message
     from it      L   loaded     V   value     R   raised: name, NUL, message     N   no plain data: 1 or 0, its truth
@@ -11,7 +11,8 @@ It reads messages on descriptor 3 and answers on 4: four bytes of length, one le
                  M   the entry point is missing     C   a call (from a test script)     D   the script's report
 
 Nothing that a candidate finds in here is of use to it: there are no expected values, no tests and no verdict. It may
-answer for itself on descriptor 4, but only with a value, and the judge compares values outside.
+answer for itself on descriptor 4, but only with a value, and the judge compares values outside. It may read what it
+will be called with before it is called, as it will see it anyway.
 """
 
 from __future__ import annotations
@@ -22,71 +23,89 @@ import errno
 import gc
 import io
 import os
-import random
-import resource
-import signal
 import sys
 import threading
 import types
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from _signal import default_int_handler
+from _signal import signal as set_handler  # that of `signal` would make an enum of the answer
+from collections.abc import Sequence
+from os import closerange, dup2, getpid, getppid, setsid
+from resource import RLIMIT_AS, RLIMIT_CPU, RLIMIT_NPROC, setrlimit
+from sys import byteorder
+from typing import Any, NamedTuple, NoReturn
 
-from . import codec, filters, kernel, script
+from . import codec, script
+from .kernel import BARE_PRCTL
 
 REQUESTS, REPLIES = 3, 4
+NEXT_FD = {3: 4, 4: 0, 0: 1, 1: 2}
+"""The order in which the judge's descriptors are taken: requests, replies, standard input, standard output."""
 EXHAUSTED = {errno.ENOSPC, errno.EFBIG, errno.EMFILE, errno.ENOMEM, errno.EDQUOT}
 MODULE = "candidate"
+MAIN_THREAD = threading.main_thread()
+_received = b""
+"""What has been read of messages that are still to come."""
+REHEARSALS = 20
+REHEARSAL = "import math\n\n\ndef f(*items):\n    return [items, sorted(set(items[1]))]\n"
 
 
-@dataclass(frozen=True)
-class Confinement:
-    """What every child of a zygote takes upon itself. `max_processes` of 0: that limit cannot be counted here."""
+class Confinement(NamedTuple):
+    """What every child of a zygote takes upon itself, made ready before the fork, beside what it inherits.
 
-    filter_template: bytes
+    Attributes:
+        processes: The limit of processes and threads of this user, soft and hard; None where they cannot be counted.
+        base_bytes: Address space that the bare interpreter maps.
+        parent: Pid of the zygote.
+        first_other_fd: Descriptors from this one on are closed.
+        filter_code: The filter of system calls, empty where there is none.
+        filter_pids: Where in it the child's pid goes.
+        filter_call: The arguments that put it in force.
+    """
+
+    processes: tuple[int, int] | None
     base_bytes: int
-    max_files: int
-    max_processes: int
-    max_file_bytes: int
     parent: int
     first_other_fd: int
+    filter_code: bytearray
+    filter_pids: list[int]
+    filter_call: tuple[Any, ...]
 
 
-def live(job: dict[str, Any], descriptors: list[int], confinement: Confinement) -> NoReturn:
-    """Confine this process for `job`, run what the judge sends, and end."""
+def live(memory_mb: int, cpu_s: int, descriptors: Sequence[int], confinement: Confinement) -> NoReturn:
+    """Confine this process, run what the judge sends, and end.
+
+    What a child writes it pays for with a copy of the page, two or three microseconds each, and counting a reference is
+    writing. Hence what is plain here: functions by their own names, no attributes, nothing that is made anew.
+    """
     status = 1
     try:
-        _confine(job, descriptors, confinement)
+        processes, base_bytes, parent, first_other_fd, filter_code, filter_pids, filter_call = confinement
+        setsid()
+        if BARE_PRCTL(1, 9, 0, 0, 0) < 0 or getppid() != parent:  # PR_SET_PDEATHSIG, SIGKILL
+            raise OSError("the zygote is gone")
+        number = 3
+        for descriptor in descriptors:
+            dup2(descriptor, number)
+            number = NEXT_FD[number]
+        closerange(first_other_fd, 4096)
+        if processes is not None:
+            setrlimit(RLIMIT_NPROC, processes)
+        address_space = base_bytes + memory_mb * 2**20
+        setrlimit(RLIMIT_AS, (address_space, address_space))
+        setrlimit(RLIMIT_CPU, (cpu_s, cpu_s + 1))  # the second cannot be ignored
+        set_handler(2, default_int_handler)  # SIGINT, which the zygote ignores
+        pid = getpid()
+        MAIN_THREAD._native_id = pid  # type: ignore[attr-defined]  # for want of its handler of forks (`warm`)
+        if filter_code:
+            own = pid.to_bytes(4, byteorder)
+            for at in filter_pids:
+                filter_code[at : at + 4] = own
+            if BARE_PRCTL(*filter_call) < 0:
+                raise OSError("the kernel refuses the filter of system calls")
+        gc.enable()
         status = _serve()
     finally:
         os._exit(status)
-
-
-def _confine(job: dict[str, Any], descriptors: list[int], confinement: Confinement) -> None:
-    os.setsid()
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != confinement.parent:
-        os._exit(1)
-    for number, descriptor in zip((REQUESTS, REPLIES, 0, 1), descriptors, strict=False):
-        os.dup2(descriptor, number)
-    os.closerange(confinement.first_other_fd, 4096)
-    limits = {
-        resource.RLIMIT_AS: confinement.base_bytes + job["memory_mb"] * 2**20,
-        resource.RLIMIT_FSIZE: confinement.max_file_bytes,
-        resource.RLIMIT_NOFILE: confinement.max_files,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MSGQUEUE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-    }
-    if confinement.max_processes:
-        limits[resource.RLIMIT_NPROC] = confinement.max_processes
-    for limit, value in limits.items():
-        resource.setrlimit(limit, (value, value))
-    resource.setrlimit(resource.RLIMIT_CPU, (job["cpu_s"], job["cpu_s"] + 1))  # the second cannot be ignored
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if confinement.filter_template:
-        kernel.install_filter(filters.program(confinement.filter_template, os.getpid()))
-    random.seed(0)
-    gc.enable()
 
 
 def _serve() -> int:
@@ -109,6 +128,24 @@ def _serve() -> int:
         if kind != b"C":
             return 0
         _answer(namespace, number, content)
+
+
+def rehearse() -> None:
+    """Serve a few harmless programs in the zygote, so that what a child runs is specialised and in caches already."""
+    global REQUESTS, REPLIES
+    usual = REQUESTS, REPLIES
+    program = {"kind": "calls", "program": REHEARSAL, "entry_points": ["f"]}
+    calls = [b"f\0" + codec.encode([[[1, 2.5, "a", True, None], (2,)], {}])] * 3
+    messages = [(b"P", codec.encode(program)), *((b"C", call) for call in calls), (b"X", b"")]
+    for _ in range(REHEARSALS):
+        (REQUESTS, request), (reply, REPLIES) = os.pipe(), os.pipe()
+        for number, (letter, content) in enumerate(messages):
+            os.write(request, message(letter, number, content))
+        _serve()
+        for descriptor in (REQUESTS, request, reply, REPLIES):
+            os.close(descriptor)
+    REQUESTS, REPLIES = usual
+    del sys.modules[MODULE]
 
 
 def _load(program: str, entry_points: list[str]) -> dict[str, Any] | None:
@@ -208,24 +245,34 @@ class _Channel:
 
 def receive() -> tuple[bytes, int, bytes]:
     """The next message: letter, number, content. Ends the process when the judge has closed its end."""
-    header = _read(9)
-    size = int.from_bytes(header[:4], "big")
-    return header[4:5], int.from_bytes(header[5:9], "big"), _read(size - 5)
+    global _received
+    while len(_received) < 9:
+        _received += _read()
+    end = 4 + int.from_bytes(_received[:4], "big")
+    if len(_received) < end:
+        parts, missing = [_received], end - len(_received)
+        while missing > 0:
+            parts.append(_read())
+            missing -= len(parts[-1])
+        _received = b"".join(parts)
+    taken, _received = _received, _received[end:]
+    return taken[4:5], int.from_bytes(taken[5:9], "big"), taken[9:end]
 
 
-def _read(size: int) -> bytes:
-    parts = []
-    while size:
-        part = os.read(REQUESTS, min(size, 1 << 20))
-        if not part:
-            os._exit(0)
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+def _read() -> bytes:
+    part = os.read(REQUESTS, 1 << 14)
+    if not part:
+        os._exit(0)
+    return part
 
 
 def send(letter: bytes, number: int, content: bytes = b"") -> None:
     """Write one message."""
-    data = memoryview((len(content) + 5).to_bytes(4, "big") + letter + number.to_bytes(4, "big") + content)
+    data = message(letter, number, content)
     while data:
         data = data[os.write(REPLIES, data) :]
+
+
+def message(letter: bytes, number: int, content: bytes = b"") -> bytes:
+    """One message as it goes over a pipe."""
+    return (len(content) + 5).to_bytes(4, "big") + letter + number.to_bytes(4, "big") + content

@@ -12,8 +12,9 @@ read. A process that speaks another architecture's calls is killed.
 from __future__ import annotations
 
 import errno
-import platform
+import os
 import struct
+import sys
 
 # name: (x86_64, aarch64); None where the architecture has no such call
 CALLS: dict[str, tuple[int | None, int | None]] = {
@@ -66,7 +67,7 @@ PRCTLS = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA (glibc nam
 FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)  # dup, flags, locks, F_DUPFD_CLOEXEC, F_GETPIPE_SZ
 IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIO(N)CLEX
 
-_LOAD, _EQUAL, _ANY, _RETURN = 0x20, 0x15, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 _NUMBER, _ARCHITECTURE = 0, 4
 _PID_SLOT = 0x5EC0_0000
@@ -75,36 +76,49 @@ _PID_SLOT = 0x5EC0_0000
 
 def supported() -> bool:
     """Whether there is a filter for this machine."""
-    return platform.machine() in ARCHITECTURES
+    return os.uname().machine in ARCHITECTURES
 
 
-def template() -> bytes:
-    """The program with room for the process's own pid; see `program`. Raises KeyError where `supported` is false."""
-    column, architecture = ARCHITECTURES[platform.machine()]
+def template(machine: str | None = None) -> bytes:
+    """The program for a machine, this one unless another is named, with room for the process's own pid (`program`).
+    Raises KeyError where `supported` is false.
+
+    Calls are found by bisection: the kernel runs a new filter once for each of its system calls, to learn which are
+    always allowed, so a list of comparisons would cost each child what three hundred times as many steps do.
+    """
+    column, architecture = ARCHITECTURES[machine or os.uname().machine]
+    bodies: dict[int, _Code] = {
+        number: [(_RETURN, 0, 0, _ALLOW)] for numbers in CALLS.values() if (number := numbers[column]) is not None
+    }
+    own = _PID_SLOT
+    bodies[_CONDITIONAL["clone"][column]] = _thread_only()
+    bodies[_CONDITIONAL["kill"][column]] = _one_of(0, (own,))
+    bodies[_CONDITIONAL["tgkill"][column]] = _one_of(0, (own,))
+    bodies[_CONDITIONAL["prctl"][column]] = _one_of(0, PRCTLS)
+    bodies[_CONDITIONAL["fcntl"][column]] = _one_of(1, FCNTLS)
+    bodies[_CONDITIONAL["ioctl"][column]] = _one_of(1, IOCTLS)
+    bodies[_CONDITIONAL["prlimit64"][column]] = _no_pointer(2)
+    # glibc falls back from clone3, whose flags a filter cannot read, to clone only when it is told ENOSYS.
+    bodies[_CONDITIONAL["clone3"][column]] = [(_RETURN, 0, 0, _error(errno.ENOSYS))]
     code = [
         (_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL),
-        (_LOAD, 0, 0, _NUMBER),
+        (_LOAD, 0, 0, _NUMBER), *_bisected(_ranges(bodies)),
     ]  # fmt: skip
-    for numbers in CALLS.values():
-        if (number := numbers[column]) is not None:
-            code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
-    own = _PID_SLOT
-    code += _when(_CONDITIONAL["clone"][column], _thread_only())
-    code += _when(_CONDITIONAL["kill"][column], _one_of(0, (own,)))
-    code += _when(_CONDITIONAL["tgkill"][column], _one_of(0, (own,)))
-    code += _when(_CONDITIONAL["prctl"][column], _one_of(0, PRCTLS))
-    code += _when(_CONDITIONAL["fcntl"][column], _one_of(1, FCNTLS))
-    code += _when(_CONDITIONAL["ioctl"][column], _one_of(1, IOCTLS))
-    code += _when(_CONDITIONAL["prlimit64"][column], _no_pointer(2))
-    # glibc falls back from clone3, whose flags a filter cannot read, to clone only when it is told ENOSYS.
-    code += [(_EQUAL, 0, 1, _CONDITIONAL["clone3"][column]), (_RETURN, 0, 0, _error(errno.ENOSYS))]
-    code.append((_RETURN, 0, 0, _error(errno.EPERM)))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def pid_offsets(made: bytes) -> list[int]:
+    """Where in a `template` the process's own pid goes, as four bytes of the machine's order."""
+    slot = struct.pack("=HBBI", _EQUAL, 0, 1, _PID_SLOT)
+    return [at + 4 for at in range(0, len(made), 8) if made[at : at + 8] == slot]
 
 
 def program(made: bytes, pid: int) -> bytes:
     """The program of a `template` for the process with this pid."""
-    return made.replace(struct.pack("=HBBI", _EQUAL, 0, 1, _PID_SLOT), struct.pack("=HBBI", _EQUAL, 0, 1, pid))
+    filled = bytearray(made)
+    for at in pid_offsets(made):
+        filled[at : at + 4] = pid.to_bytes(4, sys.byteorder)
+    return bytes(filled)
 
 
 _Code = list[tuple[int, int, int, int]]
@@ -119,9 +133,28 @@ def _argument(index: int, high: bool = False) -> int:
     return 16 + 8 * index + (4 if high else 0)
 
 
-def _when(number: int, body: _Code) -> _Code:
-    """Run the body for one system call. The body returns in every case."""
-    return [(_EQUAL, 0, len(body), number), *body]
+def _ranges(bodies: dict[int, _Code]) -> list[tuple[int, _Code]]:
+    """All numbers from 0 on as ranges: the first number of each, and what its calls run. Gaps are refused."""
+    refused: _Code = [(_RETURN, 0, 0, _error(errno.EPERM))]
+    found = [(0, refused)]
+    for number in sorted(bodies):
+        for first, body in ((number, bodies[number]), (number + 1, refused)):
+            if found[-1][0] == first:
+                found.pop()
+            if not found or found[-1][1] != body:
+                found.append((first, body))
+    return found
+
+
+def _bisected(ranges: list[tuple[int, _Code]]) -> _Code:
+    """Run the body of the range that the number lies in. Every body returns in every case."""
+    if len(ranges) == 1:
+        return ranges[0][1]
+    half = len(ranges) // 2
+    low, high = _bisected(ranges[:half]), _bisected(ranges[half:])
+    if len(low) < 256:
+        return [(_AT_LEAST, len(low), 0, ranges[half][0]), *low, *high]
+    return [(_AT_LEAST, 0, 1, ranges[half][0]), (_JUMP, 0, 0, len(low)), *low, *high]
 
 
 def _one_of(index: int, values: tuple[int, ...]) -> _Code:

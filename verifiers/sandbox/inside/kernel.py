@@ -10,8 +10,12 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterable
+from typing import Any
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_KEPT: list[Any] = []
+BARE_PRCTL = ctypes.CDLL(None).prctl
+"""prctl(2) with neither errno nor conversions, for children, where every page that is written to costs a copy."""
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
@@ -30,10 +34,9 @@ _FILE_RIGHTS = 1 | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 _SCOPE_ABSTRACT_UNIX_AND_SIGNAL = 3
 
 
-def prctl(option: int, *arguments: int) -> None:
+def prctl(option: int, first: int = 0) -> None:
     """prctl(2)."""
-    values = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
-    if _LIBC.prctl(option, *values) < 0:
+    if _LIBC.prctl(option, ctypes.c_ulong(first), *[ctypes.c_ulong(0)] * 3) < 0:
         raise _error("prctl")
 
 
@@ -82,12 +85,15 @@ class Ruleset:
             raise _error("landlock_restrict_self")
 
 
-def install_filter(code: bytes) -> None:
-    """Put a seccomp program in force for this process and all its children."""
-    text = ctypes.create_string_buffer(code, len(code))
-    header = struct.pack("@HP", len(code) // 8, ctypes.addressof(text))
+def laid_out(code: bytes) -> tuple[bytearray, tuple[Any, ...]]:
+    """A seccomp program where the kernel can read it, to be changed in place, and the arguments of `BARE_PRCTL` that
+    put it in force. Laid out before the fork, so that a child need only fill in its pid."""
+    text = bytearray(code)
+    shared = (ctypes.c_char * len(text)).from_buffer(text)  # from here on the bytes do not move
+    header = struct.pack("@HP", len(code) // 8, ctypes.addressof(shared))
     buffer = ctypes.create_string_buffer(header, len(header))
-    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(buffer))
+    _KEPT.extend((shared, buffer))
+    return text, (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, buffer, 0, 0)
 
 
 def unshare(flags: int) -> None:

@@ -13,8 +13,8 @@ child by pipes that the zygote holds no end of; expected values and tests of a c
 
 from __future__ import annotations
 
+import _socket  # `socket` is as large as all else here together
 import builtins
-import contextlib
 import gc
 import glob
 import json
@@ -22,21 +22,16 @@ import os
 import resource
 import select
 import signal
-import socket
 import stat
+import struct
 import sys
-import sysconfig
+from os import WNOHANG, close, fork, kill, listdir, waitpid
 from typing import Any
 
 from . import child, filters, kernel
 
-WARM = (
-    "array", "base64", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "datetime", "decimal",
-    "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "queue", "random",
-    "re", "statistics", "string", "struct", "textwrap", "threading", "time", "traceback", "typing", "unicodedata",
-)  # fmt: skip
-"""Imported before the fork: what programs often import, so that they need not each time."""
 LIBRARY_FOLDERS = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib", "/lib/*-gnu", "/usr/lib/*-gnu")
+VERSION = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 READABLE = ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom", "/dev/random", "/dev/zero")
 FIRST_PRIVATE_USER = 2_000_000_000
 NOBODY = 65_534
@@ -45,13 +40,16 @@ FIRST_LIBRARY_FD, FIRST_OTHER_FD = 8, 16
 MAX_OPEN_FILES = 64
 WATCH_S = 0.05
 """Time between looks at the size of a scratch folder that has no bound of its own."""
-REQUEST_BYTES = 4096
+REQUEST = struct.Struct("=II")
+"""What the judge asks for: megabytes of memory, seconds of processor time. Descriptors come with it."""
+ENDING = struct.Struct("=i?")
+"""What the judge is told of a run: its status as waitpid(2) has it, and whether its files outgrew their bound."""
 
 
 def main() -> None:
     """Become the launcher and the zygote. The settings are the JSON in the first argument."""
     settings = json.loads(sys.argv[1])
-    control = socket.socket(fileno=settings["control"])
+    control = _socket.socket(fileno=settings["control"])
     os.environ.clear()
     sys.path.remove(settings["source"])
     state: dict[str, Any] = {"details": {}, "in_force": []}
@@ -63,10 +61,8 @@ def main() -> None:
         os._exit(1)
 
 
-def _launch(settings: dict[str, Any], state: dict[str, Any], control: socket.socket) -> None:
+def _launch(settings: dict[str, Any], state: dict[str, Any], control: _socket.socket) -> None:
     without = set(settings["without"])
-    for name in WARM:
-        __import__(name)
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # `site` brings them, which is not loaded here
     with open("/proc/self/statm", encoding="ascii") as file:
         state["base_bytes"] = int(file.read().split()[0]) * resource.getpagesize()
@@ -103,7 +99,7 @@ def _launch(settings: dict[str, Any], state: dict[str, Any], control: socket.soc
     os._exit(0)
 
 
-def _order_descriptors(control: socket.socket) -> socket.socket:
+def _order_descriptors(control: _socket.socket) -> _socket.socket:
     """Standard streams to nothing, the library's folders open at fixed numbers, every other low number taken."""
     nothing = os.open(os.devnull, os.O_RDWR)
     high = os.dup2(control.detach(), 200, inheritable=False)
@@ -122,7 +118,7 @@ def _order_descriptors(control: socket.socket) -> socket.socket:
         os.close(nothing)
     if os.geteuid() == 0 and not all(open_to_others(folder) for folder in folders):
         _find_library_by_descriptor(moved)
-    return socket.socket(fileno=high)
+    return _socket.socket(fileno=high)
 
 
 def open_to_others(path: str) -> bool:
@@ -154,7 +150,7 @@ def _find_library_by_descriptor(moved: dict[str, str]) -> None:
 
 def _allow_library(ruleset: kernel.Ruleset) -> None:
     read = kernel.READ_FILE | kernel.READ_DIR
-    for folder in {sysconfig.get_path("stdlib"), os.path.dirname(os.__file__)}:
+    for folder in {os.path.join(sys.base_prefix, sys.platlibdir, VERSION), os.path.dirname(os.__file__)}:
         ruleset.allow([folder], kernel.READ_DIR)
         with os.scandir(folder) as entries:  # what is installed beside the standard library stays unread
             ruleset.allow([entry.path for entry in entries if not entry.name.endswith("-packages")], read)
@@ -222,7 +218,7 @@ def _confine(settings: dict[str, Any], state: dict[str, Any], ruleset: kernel.Ru
 class _Server:
     """Forks a child for each request, and ends it."""
 
-    def __init__(self, control: socket.socket, state: dict[str, Any], settings: dict[str, Any]) -> None:
+    def __init__(self, control: _socket.socket, state: dict[str, Any], settings: dict[str, Any]) -> None:
         self.control, self.settings = control, settings
         self.scratch = settings["scratch"]
         self.bounded = state["bounded_scratch"]
@@ -235,15 +231,28 @@ class _Server:
             state["in_force"].append("seccomp")
         # Only a user of its own, or one counted within a namespace, has a count of processes that is its own.
         limit_processes = bool({"user", "namespaces"} & set(state["in_force"]))
+        template = filters.template() if seccomp else b""
+        code, call = kernel.laid_out(template) if seccomp else (bytearray(), ())
+        num_processes = settings["max_threads"] + 3
         self.confinement = child.Confinement(
-            filter_template=filters.template() if seccomp else b"",
+            processes=(num_processes, num_processes) if limit_processes else None,
             base_bytes=state["base_bytes"],
-            max_files=MAX_OPEN_FILES,
-            max_processes=settings["max_threads"] + 3 if limit_processes else 0,
-            max_file_bytes=settings["scratch_mb"] * 2**20,
             parent=os.getpid(),
             first_other_fd=FIRST_OTHER_FD,
+            filter_code=code,
+            filter_pids=filters.pid_offsets(template),
+            filter_call=call,
         )
+        inherited = {
+            resource.RLIMIT_FSIZE: settings["scratch_mb"] * 2**20,
+            resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
+            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_MSGQUEUE: 0,
+            resource.RLIMIT_MEMLOCK: 0,
+        }
+        for limit, value in inherited.items():  # soft and hard, and the zygote can live with them itself
+            resource.setrlimit(limit, (value, value))
+        child.rehearse()
         self.ready = {"in_force": state["in_force"], "details": state["details"]}
         for name in [name for name in sys.modules if name.partition(".")[0] == "inside"]:
             del sys.modules[name]  # a program may use these names
@@ -252,30 +261,41 @@ class _Server:
         gc.freeze()  # no collection in a child copies the zygote's pages
 
     def serve(self) -> None:
-        """Until the judge closes its end."""
-        self.control.send(json.dumps(self.ready).encode())
+        """Until the judge closes its end. One loop, since the zygote too pays for each page that it writes to."""
+        control, scratch, confinement, live = self.control, self.scratch, self.confinement, child.live
+        space = _socket.CMSG_SPACE(4 * 4)
+        control.send(json.dumps(self.ready).encode())
         while True:
-            request, descriptors, _, _ = socket.recv_fds(self.control, REQUEST_BYTES, 4)
+            request, ancillary, _, _ = control.recvmsg(REQUEST.size, space)
             if not request:
                 return
-            if not descriptors:
+            if not ancillary:
                 continue  # the end of a run that has ended
-            pid = os.fork()
+            packed = ancillary[0][2]
+            descriptors = struct.unpack(f"={len(packed) // 4}i", packed)
+            memory_mb, cpu_s = REQUEST.unpack(request)
+            pid = fork()
             if pid == 0:
-                child.live(json.loads(request), descriptors, self.confinement)
+                live(memory_mb, cpu_s, descriptors, confinement)
             for descriptor in descriptors:
-                os.close(descriptor)
-            over = self._wait_for_end()
-            status, usage = self._kill(pid)
-            is_clean = _empty(self.scratch)
-            reply = {
-                "status": os.waitstatus_to_exitcode(status),
-                "cpu_s": usage.ru_utime + usage.ru_stime,
-                "peak_mb": usage.ru_maxrss / 1024,
-                "over": over,
-            }
+                close(descriptor)
+            over = False
+            if self.bounded:
+                control.recv(REQUEST.size)  # `end`, or nothing when the judge is gone
+            else:
+                over = self._wait_for_end()
+            self._kill_all(pid)
+            _, status = waitpid(pid, 0)
             try:
-                self.control.send(json.dumps(reply).encode())
+                while True:
+                    if waitpid(-1, WNOHANG)[0] == 0:
+                        self._kill_all(0)
+                        select.select([], [], [], 0.001)
+            except ChildProcessError:
+                pass
+            is_clean = not listdir(scratch) or _empty(scratch)
+            try:
+                control.send(ENDING.pack(status, over))
             except OSError:
                 return
             if not is_clean:
@@ -283,22 +303,11 @@ class _Server:
 
     def _wait_for_end(self) -> bool:
         """Until the judge says `end` or is gone; whether the scratch folder grew past its bounds meanwhile."""
-        while not self.poll.poll(None if self.bounded else WATCH_S * 1000):
+        while not self.poll.poll(WATCH_S * 1000):
             if self._is_too_large():
                 return True
-        self.control.recv(REQUEST_BYTES)
-        return not self.bounded and self._is_too_large()
-
-    def _kill(self, pid: int) -> tuple[int, Any]:
-        self._kill_all(pid)
-        _, status, usage = os.wait4(pid, 0)
-        while True:
-            try:
-                if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                    self._kill_all(0)
-                    select.select([], [], [], 0.001)
-            except ChildProcessError:
-                return status, usage
+        self.control.recv(REQUEST.size)
+        return self._is_too_large()
 
     def _kill_all(self, pid: int) -> None:
         if self.is_init:
@@ -306,8 +315,10 @@ class _Server:
         else:
             targets = [*([pid, -pid] if pid else []), *map(int, os.pread(self.children, 65536, 0).split())]
         for target in targets:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(target, signal.SIGKILL)
+            try:
+                kill(target, 9)
+            except (ProcessLookupError, PermissionError):
+                continue
 
     def _is_too_large(self) -> bool:
         num_bytes = num_files = 0
@@ -333,12 +344,13 @@ def _empty(folder: str) -> bool:
     Without recursion: what lies in a folder that is not empty is first moved up, so that no path grows long. Every
     round removes or moves something, or it is the last.
     """
-    is_busy = True
-    while is_busy:
+    while names := os.listdir(folder):
         is_busy = False
-        for name in os.listdir(folder):
+        for name in names:
             is_busy |= _remove(folder, name)
-    return not os.listdir(folder)
+        if not is_busy:
+            return not os.listdir(folder)
+    return True
 
 
 def _remove(folder: str, name: str) -> bool:
