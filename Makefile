@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: math coder reasoning smoke bench-verifiers test test-all lint types clean help
+.PHONY: math coder reasoning smoke bench-verifiers fuzz test test-all lint types clean help
 
 help:
 	@echo "make math      seedling -> corpus -> pretrain -> sft -> rl -> evaluate -> release (under 10 minutes, 2 cores)"
@@ -16,7 +16,8 @@ help:
 	@echo "make smoke     make math in its smallest size (under 90 seconds)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  all tests that need no GPU"
-	@echo "make bench-verifiers  accuracy, speed and safety of the verifiers beside their peers"
+	@echo "make fuzz      the verifiers on a seed that was never tried, for FUZZ_SECONDS (120) seconds; FUZZ_SEED=N repeats one"
+	@echo "make bench-verifiers  accuracy, speed and safety of the verifiers beside their peers (about 20 minutes, 2 cores)"
 	@echo "make lint      ruff; make types: mypy"
 
 math: $(RUN_STAMP)
@@ -37,9 +38,14 @@ test: $(DEV_STAMP)
 test-all: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
 
+fuzz: export FUZZ_SECONDS ?= 120
+fuzz: $(DEV_STAMP)
+	$(BIN)/python -m pytest -m "not slow" tests/property/test_verifiers_fuzz.py
+
+# DERIVE_DATA names a mirror of the public data sets; rows that need it are skipped without. A small sample of each row:
+# make bench-verifiers BENCH="--quick"
 bench-verifiers: $(DEV_STAMP)
-	$(BIN)/python tests/benchmarks/bench_math_verifier.py
-	$(BIN)/python tests/benchmarks/bench_sandbox.py
+	$(BIN)/python tests/benchmarks/bench_verifiers.py --out build/bench-verifiers.json $(BENCH)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

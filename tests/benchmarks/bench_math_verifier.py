@@ -1,15 +1,16 @@
-"""The math verifier beside Math-Verify on labelled answers: recall, false positives, answers per second on one core.
+"""The math verifier beside its peers on labelled answers: recall, false positives, answers per second on one core.
 
     python tests/benchmarks/bench_math_verifier.py [FILE.jsonl ...] [--peer-python PYTHON | --no-peer]
                                                    [--repeats 3] [--limit N]
 
 A line of a file is `{"gold": ..., "completion": ..., "correct": true or false}`, with `question` where there is one;
-the default files are those of `$DERIVE_DATA/verify`. Each file is judged by both sides in turn, `--repeats` times, in
+the default files are those of `$DERIVE_DATA/verify`. Each file is judged by all sides in turn, `--repeats` times, in
 processes of their own, after a warm-up; rates are medians, in processor time (a busy machine changes it less) and in
 wall time. Prints one JSON line per file and one for the known false positives of Math-Verify 0.9.
 
-Math-Verify runs in its own environment, named by its interpreter; without `--peer-python` one is made under the
-environment that runs this (`peers/math-verify`), from `PEER`. Where that fails, our side is printed alone.
+The peers, Math-Verify and Qwen2.5-Math's grader, run in environments of their own (`peers.py`). Math-Verify's may be
+named by its interpreter. A peer whose environment cannot be made is left out, with the reason on standard error. Qwen's
+grader judges each file once: it is slow where Math-Verify is.
 
 What this does not do: no pool; `tests/unit/test_verifiers_pool.py` sees to that. It asserts nothing.
 """
@@ -17,6 +18,8 @@ What this does not do: no pool; `tests/unit/test_verifiers_pool.py` sees to that
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import importlib.util
 import json
 import logging
 import os
@@ -26,12 +29,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PEER = "math-verify[antlr4_13_2]==0.9.0"
+ROOT = str(Path(__file__).parents[2])
 WARM_UP = 20
 """Rows judged before the clock starts."""
 KNOWN = [
@@ -46,7 +48,7 @@ Row = dict[str, Any]
 
 def our_judge(with_question: bool) -> Callable[[Row], bool]:
     """Our verdict on a row."""
-    sys.path.insert(0, str(Path(__file__).parents[2]))
+    sys.path.insert(0, ROOT)
     from verifiers.api import Task
     from verifiers.math import MathVerifier
 
@@ -81,6 +83,26 @@ def peer_judge() -> Callable[[Row], bool]:
     return judge
 
 
+def qwen_judge() -> Callable[[Row], bool]:
+    """The verdict of Qwen2.5-Math's grader on a row, both sides normalised as its evaluation does; of a whole solution
+    it first extracts the answer."""
+    path = importlib.metadata.distribution("evalscope").locate_file("evalscope/metrics/math_parser.py")
+    spec = importlib.util.spec_from_file_location("math_parser", str(path))
+    assert spec is not None and spec.loader is not None
+    grader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(grader)
+
+    def judge(row: Row) -> bool:
+        try:
+            is_solution = any(mark in row["completion"] for mark in ("\\boxed", "\n"))
+            answer = grader.extract_answer(row["completion"]) if is_solution else row["completion"]
+            return bool(grader.math_equal(grader.strip_answer_string(answer), grader.strip_answer_string(row["gold"])))
+        except Exception:
+            return False
+
+    return judge
+
+
 def measure(judge: Callable[[Row], bool], rows: list[Row]) -> dict[str, Any]:
     """Verdicts and rates of one side on one file."""
     for row in rows[:WARM_UP]:
@@ -107,37 +129,24 @@ def run(python: str, side: str, rows: list[Row], timeout_s: float = 3_600.0) -> 
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def peer_environment() -> str | None:
-    """The interpreter of an environment with Math-Verify, made at the first time; None where that fails."""
-    folder = Path(sys.prefix) / "peers" / "math-verify"
-    python = folder / "bin" / "python"
-    if (folder / "installed").exists():
-        return str(python)
-    try:
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", PEER], check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        print(f"no environment for {PEER}: {error}; our side alone follows", file=sys.stderr)
-        return None
-    (folder / "installed").touch()
-    return str(python)
-
-
-def compare_sides(name: str, rows: list[Row], peer: str | None, repeats: int) -> dict[str, Any]:
-    """One file, both sides in turn."""
+def compare_sides(name: str, rows: list[Row], math_verify: str | None, qwen: str | None, repeats: int) -> Row:
+    """One file, all sides in turn; a peer that is None is left out."""
     sides = {"ours": (sys.executable, "ours"), "ours_without_question": (sys.executable, "blind")}
-    if peer is not None:
-        sides["math_verify"] = (peer, "peer")
+    if math_verify is not None:
+        sides["math_verify"] = (math_verify, "peer")
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for _ in range(repeats):
         for side, (python, how) in sides.items():
             runs[side].append(run(python, how, rows))
-    report: dict[str, Any] = {"file": name}
+    if qwen is not None:
+        runs["qwen_grader"] = [run(qwen, "qwen", rows)]
+    report: Row = {"file": name}
     for side, measured in runs.items():
         report[side] = {**measured[-1], "per_s": round(statistics.median(one["per_s"] for one in measured), 1),
                         "per_s_wall": round(statistics.median(one["per_s_wall"] for one in measured), 1)}
-    if peer is not None:
-        report["times_as_fast"] = round(report["ours"]["per_s"] / report["math_verify"]["per_s"], 1)
+    if math_verify is not None:
+        for rate in ("per_s", "per_s_wall"):
+            report["times_as_fast" + rate[5:]] = round(report["ours"][rate] / report["math_verify"][rate], 1)
     return report
 
 
@@ -154,23 +163,29 @@ def main() -> int:
     parser.add_argument("--no-peer", action="store_true", help="measure our side alone")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int, help="rows of each file")
-    parser.add_argument("--side", choices=("ours", "blind", "peer"), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=("ours", "blind", "peer", "qwen"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        judge = peer_judge() if arguments.side == "peer" else our_judge(arguments.side == "ours")
+        makers = {"ours": lambda: our_judge(True), "blind": lambda: our_judge(False), "peer": peer_judge,
+                  "qwen": qwen_judge}
+        judge = makers[arguments.side]()
         print(json.dumps(measure(judge, read(arguments.files[0], None))))
         return 0
+    sys.path.insert(0, ROOT)  # not in a peer's environment, which may have another `tests`
+    from tests.benchmarks.peers import MATH_VERIFY, QWEN_GRADER, available
+
     files = arguments.files
     if not files and os.environ.get("DERIVE_DATA"):
         files = sorted((Path(os.environ["DERIVE_DATA"]) / "verify").glob("*.jsonl"))
     if not files:
         print("no files: name some, or set DERIVE_DATA to a mirror with a folder verify/", file=sys.stderr)
         return 2
-    peer = None if arguments.no_peer else arguments.peer_python or peer_environment()
+    math_verify = None if arguments.no_peer else arguments.peer_python or available(MATH_VERIFY)
+    qwen = None if arguments.no_peer else available(QWEN_GRADER)
     for path in files:
         rows = read(path, arguments.limit)
-        print(json.dumps(compare_sides(path.stem, rows, peer, arguments.repeats)), flush=True)
-    print(json.dumps(compare_sides("known_false_positives", KNOWN, peer, 1)))
+        print(json.dumps(compare_sides(path.stem, rows, math_verify, qwen, arguments.repeats)), flush=True)
+    print(json.dumps(compare_sides("known_false_positives", KNOWN, math_verify, qwen, 1)))
     return 0
 
 
