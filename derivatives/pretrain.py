@@ -7,7 +7,7 @@ Reads `tokens.bin` and `documents.npy` of its corpus stages; writes `model/`, `m
 epoch, until `batch_tokens` are reached.
 
 Source: Qwen2.5 (arXiv:2412.15115), section 3. Departure: documents of one packed row never see one another. Not done:
-streaming of data larger than the address space. Several processes: `docs/training.md`.
+streaming of data larger than the address space. Several processes, adapters, held-out measures: `docs/training.md`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from configs.schema import PretrainStage
 from configs.stage import StageFile, run_command
 from derivatives.training.batch import Row
 from derivatives.training.loop import Trainer, finished
+from derivatives.training.measured import measured
 from derivatives.training.order import TokenStream
 from derivatives.training.ranks import joined
 
@@ -42,9 +43,11 @@ def run(stage_file: StageFile, out: Path) -> None:
 
         stream = TokenStream(lengths, stage_file.seed)
         total = math.ceil(stage.num_tokens / stage.batch_tokens)
-        for step in trainer.steps(total):
-            first, last = (step - 1) * stage.batch_tokens, min(step * stage.batch_tokens, stage.num_tokens)
-            trainer.train_step([document_row(corpora, number) for number in stream.documents_between(first, last)])
+        with measured(trainer) as in_loop:
+            for step in trainer.steps(total):
+                first, last = (step - 1) * stage.batch_tokens, min(step * stage.batch_tokens, stage.num_tokens)
+                trainer.train_step([document_row(corpora, number) for number in stream.documents_between(first, last)])
+                in_loop.require_remembered()
         trainer.finish(epochs=round(stage.num_tokens / stream.epoch_tokens, 4), documents=len(lengths))
 
 

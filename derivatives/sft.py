@@ -7,7 +7,8 @@ writes `model/`, `metrics.json`, `progress.jsonl` and `plots/`. A killed run goe
 the assistant turns' contents and the token that ends each of them.
 
 Source: Qwen2.5 (arXiv:2412.15115), section 4. Departure: the loss is averaged over the trained tokens of a whole step.
-Not done: tools, images. Longer examples are dropped and counted, never cut. Several processes: `docs/training.md`.
+Not done: tools, images. Longer examples are dropped and counted, never cut. Several processes, adapters, held-out
+measures: `docs/training.md`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from configs.stage import StageFile, run_command
 from derivatives.training.batch import Row
 from derivatives.training.chat import encode_example, encode_messages
 from derivatives.training.loop import Trainer, finished
+from derivatives.training.measured import measured
 from derivatives.training.order import items_between
 from derivatives.training.ranks import joined
 
@@ -43,9 +45,11 @@ def run(stage_file: StageFile, out: Path) -> None:
 
         num_examples = max(1, round(stage.epochs * len(rows)))
         total = math.ceil(num_examples / stage.batch_examples)
-        for step in trainer.steps(total):
-            first, last = (step - 1) * stage.batch_examples, min(step * stage.batch_examples, num_examples)
-            trainer.train_step([rows[item] for item in items_between(first, last, len(rows), stage_file.seed)])
+        with measured(trainer) as in_loop:
+            for step in trainer.steps(total):
+                first, last = (step - 1) * stage.batch_examples, min(step * stage.batch_examples, num_examples)
+                trainer.train_step([rows[item] for item in items_between(first, last, len(rows), stage_file.seed)])
+                in_loop.require_remembered()
         trainer.finish(examples=len(rows), dropped_too_long=num_too_long)
 
 

@@ -291,7 +291,12 @@ def _probe_pass(
     (batch,) = pack(rows, len(ids))
     place_T = torch.cat([torch.arange(starts[index], starts[index + 1]) for index in batch.row_indices])
     seen: list[Tensor] = []
-    hook = model.get_input_embeddings().register_forward_hook(lambda module, args, output: seen.append(output))
+
+    def as_leaf(module: torch.nn.Module, args: object, output: Tensor) -> Tensor:
+        seen.append(output.detach().requires_grad_())  # a frozen embedding's output has no gradient of its own
+        return seen[0]
+
+    hook = model.get_input_embeddings().register_forward_hook(as_leaf)
     try:
         with torch.enable_grad():
             hidden_TE = hidden_states(model, batch.to(model.device))

@@ -11,6 +11,7 @@ Shape letters: T tokens in the packed row, N rows in it.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -78,6 +79,14 @@ class PackedBatch:
         return len(self.input_ids_T)
 
     @property
+    def rows_T(self) -> Tensor:
+        """Number of the row that each token lies in, int64."""
+        device = self.input_ids_T.device
+        numbers_N = torch.arange(len(self.lengths), device=device)
+        lengths_N = torch.tensor(self.lengths, device=device)
+        return numbers_N.repeat_interleave(lengths_N, output_size=self.num_tokens)
+
+    @property
     def advantages_T(self) -> Tensor:
         return self.extras["advantages"]
 
@@ -100,7 +109,8 @@ def pack(rows: Sequence[Row], max_tokens: int) -> list[PackedBatch]:
 
     A row that is longer than `max_tokens` gets a batch of its own. All rows must have the same extras.
     """
-    return [_assemble([rows[index] for index in chosen], tuple(chosen)) for chosen in _first_fit(rows, max_tokens)]
+    bins = _first_fit([len(row.ids) for row in rows], max_tokens)
+    return [_assemble([rows[index] for index in chosen], tuple(chosen)) for chosen in bins]
 
 
 def pack_share(rows: Sequence[Row], max_tokens: int, rank: int, num_ranks: int) -> list[PackedBatch]:
@@ -109,13 +119,27 @@ def pack_share(rows: Sequence[Row], max_tokens: int, rank: int, num_ranks: int) 
     All ranks get the same number of batches, as few as there can be, with about as many tokens in each: the longest
     row goes first, to the batch with the fewest tokens. A batch without rows has one token and no weight.
     """
-    num_each = -(-len(_first_fit(rows, max_tokens)) // num_ranks)
-    while (bins := _spread(rows, max_tokens, num_each * num_ranks)) is None:
+    return pack_groups([[row] for row in rows], max_tokens, rank, num_ranks)
+
+
+def pack_groups(
+    groups: Sequence[Sequence[Row]], max_tokens: int, rank: int = 0, num_ranks: int = 1
+) -> list[PackedBatch]:
+    """As `pack_share`, of rows that must lie in one batch, side by side and in their order: the two of a pair, say.
+
+    `row_indices` count through all rows of all groups.
+    """
+    lengths = [sum(len(row.ids) for row in group) for group in groups]
+    starts = list(itertools.accumulate((len(group) for group in groups), initial=0))
+    num_each = -(-len(_first_fit(lengths, max_tokens)) // num_ranks)
+    while (bins := _spread(lengths, max_tokens, num_each * num_ranks)) is None:
         num_each += 1
-    return [
-        _assemble([rows[index] for index in chosen], tuple(chosen)) if chosen else _nothing_like(rows[0])
-        for chosen in bins[rank::num_ranks]
-    ]
+    batches = []
+    for chosen in bins[rank::num_ranks]:
+        rows = [row for index in chosen for row in groups[index]]
+        places = tuple(place for index in chosen for place in range(starts[index], starts[index + 1]))
+        batches.append(_assemble(rows, places) if rows else _nothing_like(groups[0][0]))
+    return batches
 
 
 def num_trained(rows: Sequence[Row]) -> float:
@@ -134,13 +158,13 @@ def _nothing_like(row: Row) -> PackedBatch:
     return _assemble([Row([row.ids[0]], loss_weights=[0.0], extras=extras)], ())
 
 
-def _spread(rows: Sequence[Row], max_tokens: int, num_bins: int) -> list[list[int]] | None:
-    """Rows over so many bins, evenly; None where a bin would get more than it holds."""
+def _spread(lengths: Sequence[int], max_tokens: int, num_bins: int) -> list[list[int]] | None:
+    """Things of these lengths over so many bins, evenly; None where a bin would get more than it holds."""
     bins: list[list[int]] = [[] for _ in range(num_bins)]
     loads = [(0, number) for number in range(num_bins)]  # a heap: the least loaded first, ties in order
-    for index in _longest_first(rows):
+    for index in _longest_first(lengths):
         load, number = loads[0]
-        length = len(rows[index].ids)
+        length = lengths[index]
         if load > 0 and load + length > max_tokens:
             return None
         bins[number].append(index)
@@ -148,15 +172,15 @@ def _spread(rows: Sequence[Row], max_tokens: int, num_bins: int) -> list[list[in
     return bins
 
 
-def _longest_first(rows: Sequence[Row]) -> list[int]:
-    return sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda index: -lengths[index])
 
 
-def _first_fit(rows: Sequence[Row], max_tokens: int) -> list[list[int]]:
+def _first_fit(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     bins: list[list[int]] = []
     free: list[int] = []
-    for index in _longest_first(rows):
-        length = len(rows[index].ids)
+    for index in _longest_first(lengths):
+        length = lengths[index]
         if length == 0:
             raise ValueError(f"rows[{index}] is empty; a row has at least one token")
         fit = next((number for number, space in enumerate(free) if space >= length), None)

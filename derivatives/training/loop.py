@@ -15,8 +15,6 @@ of threads, because everything drawn depends on the seed and the step only, and 
 Over several ranks (`ranks.py`) each trains on a share of the step's rows; the divisor is that of all, so that the
 result differs from one process's by rounding. The first rank writes the log and the model.
 
-Not done: activations are not recomputed; `micro_batch_tokens` bounds memory.
-
 Shape letters: T tokens in the packed row, E hidden size.
 """
 
@@ -25,11 +23,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,21 +35,27 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.schema import Machine, PretrainStage, RlStage, SftStage
-from configs.stage import Progress, StageFile, write_json_atomic
+from configs.schema import DpoStage, Machine, PretrainStage, RlStage, SftStage
+from configs.stage import Progress, StageFile
 from derivatives.losses.cross_entropy import chunked_cross_entropy
 from derivatives.training import attention, checkpoint, metrics
 from derivatives.training.batch import PackedBatch, Row, num_trained, pack, pack_share
+from derivatives.training.lora import add_adapters, merged_weights, save_adapter, seed_step, set_dropout
 from derivatives.training.model import head_weight, load_model, save_model
 from derivatives.training.optimizer import MasterAdamW
 from derivatives.training.ranks import ALONE, Ranks
+from derivatives.training.recompute import recompute_layers
 from derivatives.training.schedule import learning_rate
 from derivatives.training.sharding import Loss, LossOf, ShardedAdamW, shard, whole_weights
+from derivatives.training.throughput import ModelFlops, peak_flops, peak_memory_gb
+from derivatives.training.trackers import Trackers
+from derivatives.training.watch import ANOMALY_FILE, Blame, Watch, Wrong, blame_each, keep_batch, worst, worst_rows
 
 log = logging.getLogger(__name__)
 
-ANOMALY_FILE = "anomaly.json"
-"""Where the rows of a micro-batch are kept whose loss or gradient stopped the stage."""
+
+WITHOUT_EFFECT = {"checkpoint_every", "recompute", "spikes", "max_forgetting", "on_forgetting"}
+"""Fields that a started run may go on with changed: what it computes stays the same, or where it stops changes."""
 
 
 def set_up(machine: Machine, seed: int, ranks: Ranks = ALONE) -> None:
@@ -65,9 +68,10 @@ def set_up(machine: Machine, seed: int, ranks: Ranks = ALONE) -> None:
 
 def fingerprint(stage_file: StageFile) -> str:
     """Digest of what decides a run's result, which a folder must share with the run that goes on in it."""
-    stage = stage_file.stage.model_dump(mode="json", exclude={"checkpoint_every"})
+    stage = stage_file.stage.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     inputs = {name: given.digest or given.path for name, given in stage_file.inputs.items()}
-    for path in (Path(name) for name in stage.get("data", ()) if name.endswith(".jsonl")):
+    files = [*stage.get("data", ()), *stage.get("heldout_pairs", ())]
+    for path in (Path(name) for name in files if name.endswith(".jsonl")):
         if path.is_file():
             with path.open("rb") as file:
                 inputs[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -98,11 +102,13 @@ class Trainer:
         model: In its working precision; its tensors stay the same objects, and are updated in place.
         tokenizer: The model's.
         state: What a stage wants saved in checkpoints beside the trainer's own; given back on resume.
+        measures: Called after every `evaluate_every` steps and the last one, on every rank; what they return goes into
+            the step's line of the log. Their time counts as no step's.
     """
 
     def __init__(self, stage_file: StageFile, out: Path, ranks: Ranks = ALONE) -> None:
         stage = stage_file.stage
-        if not isinstance(stage, (PretrainStage, SftStage, RlStage)):
+        if not isinstance(stage, (PretrainStage, SftStage, DpoStage, RlStage)):
             raise ValueError(f"a {stage.kind} stage trains nothing")
         if stage_file.machine.num_processes != ranks.num:
             raise UserError(
@@ -114,7 +120,12 @@ class Trainer:
         self.fingerprint = fingerprint(stage_file)
         self.device = stage_file.machine.device
         self.model, self.tokenizer = load_model(stage_file.model_folder(), stage.precision, self.device)
+        self.lora = None if isinstance(stage, RlStage) else stage.lora
+        if self.lora is not None:
+            add_adapters(self.model, self.lora, stage_file.seed)
+        recompute_layers(self.model, stage.recompute)
         attention.require_no_leak(self.model)
+        self.flops, self._peak_flops = ModelFlops(self.model), peak_flops(stage_file.machine, stage.precision)
         self._loss_of: Callable[[PackedBatch, Loss], Tensor]
         self.optimizer: MasterAdamW
         if ranks.alone:
@@ -123,13 +134,17 @@ class Trainer:
             whole = shard(self.model, self.device, ranks)
             self._loss_of, self.optimizer = whole, ShardedAdamW(whole, stage, ranks)
         self.state: dict[str, Any] = {}
+        self.measures: list[Callable[[], dict[str, float]]] = []
+        self.watch = Watch(stage.spikes, stage.max_grad_norm, has_level=stage.kind != "rl")
         self.step, self.total = 0, 0
         self._seconds, self._num_timed = 0.0, 0  # of this process, for the time that is left
+        self._step_flops = 0.0
         self._resume()
 
     def _resume(self) -> None:
         found = checkpoint.load_latest(self.out, self.ranks)
         self._progress = Progress(self.out, found[0] if found else None) if self.ranks.first else None
+        self._trackers = Trackers(self.stage_file, self.out, found[0] if found else 0, self.ranks.first)
         if found is None:
             return
         self.step, saved = found
@@ -142,6 +157,7 @@ class Trainer:
         else:
             self.optimizer.load_shards(saved.get("shards") or [saved["optimizer"]])
         self.state = saved["state"]
+        self.watch.restore(saved["watch"])
         torch.set_rng_state(saved["rng"])
 
     def steps(self, total: int) -> Iterator[int]:
@@ -161,6 +177,7 @@ class Trainer:
             "fingerprint": self.fingerprint,
             "environment": self._environment(),
             "state": self.state,
+            "watch": self.watch.state(),
             "rng": torch.get_rng_state(),
         }
         own = self.optimizer.state_dict()
@@ -183,16 +200,28 @@ class Trainer:
         batches = pack(rows, limit) if ranks.alone else pack_share(rows, limit, ranks.rank, ranks.num)
         trained = num_trained(rows)
         if trained == 0:
-            keys = ", ".join(row.key for row in rows)[:300]
-            raise UserError(f"step {self.step}: nothing in rows {keys} is trained on; leave such rows out of the data")
-        quantities = self.update(batches, self._cross_entropy, trained, [row.key for row in rows])
-        self.record(tokens=sum(len(row.ids) for row in rows), trained_tokens=trained, **quantities)
+            names = ", ".join(row.key for row in rows)[:300]
+            raise UserError(f"step {self.step}: nothing in rows {names} is trained on; leave such rows out of the data")
+        keys, blame = [row.key for row in rows], blame_each(self._cross_entropy)
+        quantities = self.update(batches, self._cross_entropy, trained, keys, blame)
+        self.record_rows(rows, trained, **quantities)
+
+    def record_rows(self, rows: Sequence[Row], trained: float, **quantities: float) -> None:
+        """`record` of a step that trained on these rows, with its FLOPs."""
+        lengths = [len(row.ids) for row in rows]
+        self._step_flops = self.flops.of_step(lengths, trained)
+        self.record(tokens=sum(lengths), trained_tokens=trained, **quantities)
 
     def _cross_entropy(self, hidden_TE: Tensor, batch: PackedBatch) -> Tensor:
         return chunked_cross_entropy(hidden_TE, head_weight(self.model), batch.targets_T, batch.weights_T)
 
     def update(
-        self, batches: Sequence[PackedBatch], loss: Loss, divisor: float, keys: Sequence[str] = ()
+        self,
+        batches: Sequence[PackedBatch],
+        loss: Loss,
+        divisor: float,
+        keys: Sequence[str] = (),
+        blame: Blame | None = None,
     ) -> dict[str, float]:
         """One optimizer step over micro-batches: the sum of their losses, divided once, and one update.
 
@@ -201,13 +230,18 @@ class Trainer:
             loss: Sum of the loss of one micro-batch.
             divisor: What the sum over the whole step and all ranks is divided by, usually the trained tokens.
             keys: What messages call the rows that were packed.
+            blame: The loss of each document of a micro-batch, to name the worst where a step goes wrong.
 
         Returns:
-            loss, grad_norm and lr.
+            loss, grad_norm and lr; skipped where the step went wrong and its update was left out.
 
         Raises:
-            UserError: The loss is not finite (nothing was updated), or a micro-batch does not fit in memory.
+            UserError: Loss or gradient is not finite or stands out (nothing was updated; see `watch.py`), or a
+                micro-batch does not fit in memory.
         """
+        if self.lora is not None and self.lora.dropout > 0:
+            seed_step(self.stage_file.seed, self.step, self.ranks.rank)
+            set_dropout(self.model, True)
         losses: list[Tensor] = []
         for batch in batches:
             try:
@@ -216,72 +250,110 @@ class Trainer:
                 part.backward()
             except torch.OutOfMemoryError as error:
                 raise UserError(
-                    f"stage.micro_batch_tokens: {batch.num_tokens} tokens do not fit into the device's memory; lower it"
+                    f"stage.micro_batch_tokens: {batch.num_tokens} tokens do not fit into the device's memory; lower "
+                    "it, or set stage.recompute to selective or full"
                 ) from error
             losses.append(part.detach())
+        if self.lora is not None:
+            set_dropout(self.model, False)
+        own = torch.stack(losses).tolist()
+        total = sum(map(sum, self.ranks.gather_numbers(own)))
         lr = learning_rate(self.stage, self.step, self.total)
-        grad_norm = self.optimizer.step(lr)
-        values = self.ranks.gather_numbers(torch.stack(losses).tolist())
-        self._require_finite(values, grad_norm, batches, keys)
-        return {"loss": sum(map(sum, values)), "grad_norm": grad_norm, "lr": lr}
+        limits = self.watch.loss_limit(), self.watch.norm_limit()
+        grad_norm = self.optimizer.step(lr, limits[1] if total < limits[0] else 0.0)
+        good = total < limits[0] and grad_norm < limits[1]
+        if good:
+            self.watch.note(total, grad_norm)
+        else:
+            self._went_wrong(Wrong(total, grad_norm, *limits), list(zip(batches, own, strict=True)), keys, blame)
+        skipped = {} if good else {"skipped": 1.0}
+        return {"loss": total, "grad_norm": grad_norm, "lr": lr, **skipped}
 
-    def _require_finite(
-        self, by_rank: list[list[float]], grad_norm: float, batches: Sequence[PackedBatch], keys: Sequence[str]
+    def _went_wrong(
+        self, wrong: Wrong, parts: Sequence[tuple[PackedBatch, float]], keys: Sequence[str], blame: Blame | None
     ) -> None:
-        places = [(rank, number) for rank, values in enumerate(by_rank) for number in range(len(values))]
-        bad = [(rank, number) for rank, number in places if not math.isfinite(by_rank[rank][number])]
-        if math.isfinite(grad_norm) and not bad:
-            return
-        rank, number = bad[0] if bad else places[0]
-        values = by_rank[rank]
-        named = [keys[index] if index < len(keys) else "" for index in batches[number].row_indices]
+        """Keep the worst micro-batch of all ranks and name its rows; every rank must call it.
+
+        Raises:
+            UserError: The stage stops here, as it does unless steps are to be skipped and the numbers are finite.
+        """
+        # A part was divided as the whole step was; per weight, a short micro-batch compares with a long one.
+        means = [value / max(float(batch.weights_T.sum()), 1.0) for batch, value in parts]
+        number = worst(means)[0]
+        batch, value = parts[number]
+        documents: list[float] | None = None
+        if blame is not None:
+            documents = self.look(batch, blame).tolist()
+        names = [keys[index] if index < len(keys) else "" for index in batch.row_indices]
+        found = self.ranks.gather((means[number], number, value, worst_rows(names, documents)))
+        rank = worst([mean for mean, *_ in found])[0]
+        _, number, value, rows = found[rank]
         if rank == self.ranks.rank:
-            keep_batch(self.out, batches[number], named, step=self.step, loss=values[number], grad_norm=grad_norm)
-        names = ", ".join(filter(None, self.ranks.gather(named)[rank]))
+            keep_batch(self.out, batch, names, documents, step=self.step, loss=value, **wrong.told())
+        where = f"in micro-batch {number} (rows: {rows[:300] or 'unnamed'})"
+        if self.stage.spikes.action == "skip" and wrong.finite:
+            log.warning("step %d: %s %s; the update is left out", self.step, wrong, where)
+            return
+        remedy = ", or set stage.spikes.action=skip" if wrong.finite else ""
         raise UserError(
-            f"step {self.step}: loss {values[number]} and gradient norm {grad_norm} in micro-batch {number} "
-            f"(rows: {names[:300] or 'unnamed'}); lower stage.learning_rate or look at these rows "
-            f"({self.out / ANOMALY_FILE} has them)"
+            f"step {self.step}: {wrong} {where}; nothing was updated; lower stage.learning_rate or look at these rows "
+            f"({self.out / ANOMALY_FILE} has them){remedy}"
         )
 
     def record(self, **quantities: float) -> None:
-        """Append the step to the progress log, with its speed and the time that is left."""
+        """Append the step to the progress log, with its speed, peak memory and the seconds that are left.
+
+        `mfu` is the share of the devices' peak that the model's FLOPs were (`throughput.py`); only where the peak is
+        known, and not in rl, whose steps mostly draw.
+        """
         seconds = time.perf_counter() - self._started
         if "tokens" in quantities:
             quantities["tokens_per_s"] = round(quantities["tokens"] / seconds, 1)
+        if self._peak_flops is not None and self._step_flops > 0:
+            quantities["mfu"] = float(f"{self._step_flops / seconds / self._peak_flops:.4g}")
+        if self.measures and self._is_measured():
+            for measure in self.measures:
+                quantities |= measure()
+        quantities["peak_memory_gb"] = round(peak_memory_gb(self.device), 3)
         self._seconds, self._num_timed = self._seconds + seconds, self._num_timed + 1
         quantities["eta_s"] = round((self.total - self.step) * self._seconds / self._num_timed, 1)
         named = {f"{self.stage.kind}/{name}": value for name, value in quantities.items()}
         if self._progress is not None:
             self._progress.write(self.step, self.total, **named)
+        self._trackers.log(self.step, named)
         self._show(self.step, quantities)
+
+    def _is_measured(self) -> bool:
+        every = None if isinstance(self.stage, RlStage) else self.stage.evaluate_every
+        return every is not None and (self.step % every == 0 or self.step == self.total)
+
+    def look(self, batch: PackedBatch, of: Loss) -> Tensor:
+        """What `of` makes of a batch's hidden states, without gradients; every rank must call it as often."""
+        with torch.no_grad():
+            found: Tensor = self._loss_of(batch.to(self.device), of)
+        return found
 
     def finish(self, **more: Any) -> None:
         """Write the model, the curves and `metrics.json`, then drop the checkpoints."""
-        weights = None if self.ranks.alone else whole_weights(self.model, self.ranks)
+        weights: Mapping[str, Tensor] = self.model.state_dict()
+        if not self.ranks.alone:
+            weights = whole_weights(self.model, self.ranks)
         if not self.ranks.first:
             return
+        if self.lora is not None:
+            save_adapter(weights, self.lora, self.out / "adapter")
+            weights = merged_weights(weights, self.lora)
         save_model(self.model, self.tokenizer, self.out / "model", weights)
         kind = self.stage.kind
         metrics.plot_curves(self.out, [f"{kind}/loss", f"{kind}/grad_norm", f"{kind}/lr"])
         named = {f"{kind}/{name}": value for name, value in more.items()}
         more = {**named, "environment": self._environment(), "fingerprint": self.fingerprint}
         metrics.write_metrics(self.out, kind, more)
+        self._trackers.finish()
         checkpoint.remove_all(self.out)
 
 
-def keep_batch(out: Path, batch: PackedBatch, names: Sequence[str], **why: float) -> None:
-    """Write the rows of a micro-batch that went wrong, by name and token ids, with what was wrong."""
-    ends = batch.cu_seqlens.tolist()
-    ids, weights = batch.input_ids_T.tolist(), batch.weights_T.tolist()
-    rows = [
-        {"key": name, "ids": ids[start:end], "weights": weights[start:end]}
-        for name, start, end in zip(names, ends, ends[1:], strict=False)
-    ]
-    # A text each, as JSON has no word for NaN.
-    write_json_atomic(out / ANOMALY_FILE, {**{name: str(value) for name, value in why.items()}, "rows": rows})
-
-
+SHOWN = ("loss", "reward", "lr", "grad_norm", "tokens_per_s", "mfu", "peak_memory_gb")
 Show = Callable[[int, dict[str, float]], None]
 
 
@@ -301,7 +373,7 @@ def _bar(title: str, done: int, total: int, shown: bool) -> Iterator[Show]:
         task = bar.add_task(title, total=total, completed=done, note="")
 
         def show(step: int, quantities: dict[str, float]) -> None:
-            names = [name for name in ("loss", "reward", "lr", "grad_norm", "tokens_per_s") if name in quantities]
+            names = [name for name in SHOWN if name in quantities]
             bar.update(task, completed=step, note="  ".join(f"{name} {quantities[name]:.4g}" for name in names))
 
         yield show

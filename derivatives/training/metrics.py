@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,21 @@ def write_metrics(out: Path, kind: str, more: dict[str, Any]) -> None:
             f"{kind}/tokens": num_tokens,
             f"{kind}/trained_tokens": sum(line[f"{kind}/trained_tokens"] for line in lines),
             f"{kind}/tokens_per_s": round(num_tokens / max(seconds, 1e-9), 1),
+            **_typical(lines, kind, "mfu", statistics.median),
+            **_typical(lines, kind, "peak_memory_gb", max),
+            **_typical(lines, kind, "skipped", sum),
+            **{name: value for line in lines for name, value in line.items() if name.startswith(f"{kind}/heldout")},
             f"{kind}/first_loss": losses[0],
             f"{kind}/last_loss": sum(last) / len(last),
             **more,
         },
     )
+
+
+def _typical(lines: list[dict[str, Any]], kind: str, name: str, of: Callable[[list[float]], float]) -> dict[str, float]:
+    """One number for a whole run of what some or all of its steps say; nothing where none does."""
+    values = [line[f"{kind}/{name}"] for line in lines if f"{kind}/{name}" in line]
+    return {f"{kind}/{name}": of(values)} if values else {}
 
 
 def plot_curves(out: Path, names: list[str]) -> None:

@@ -56,17 +56,18 @@ class MasterAdamW:
         """Of master `number`: its first row and the one past its last, and how many the whole parameter has."""
         return 0, len(self.masters[number]), len(self.masters[number])
 
-    def step(self, lr: float) -> float:
+    def step(self, lr: float, limit: float = float("inf")) -> float:
         """Clip, update the masters, rewrite the working weights, forget the gradients.
 
         Returns:
-            The gradient's global L2 norm before clipping. Where it is not finite, nothing is updated.
+            The gradient's global L2 norm before clipping. Where it is not finite, or not below `limit`, nothing is
+            updated.
         """
         gradients = [master.grad for master in self.masters if master.grad is not None]
         if not gradients:
             raise ValueError("no gradient to step with; run a backward pass first")
         norm = self._norm(gradients)
-        if norm < float("inf"):
+        if norm < limit:
             if norm > self.config.max_grad_norm:
                 torch._foreach_mul_(gradients, self.config.max_grad_norm / norm)
             for group in self.adamw.param_groups:

@@ -33,6 +33,7 @@ from derivatives.training.batch import PackedBatch
 from derivatives.training.forward import hidden_states
 from derivatives.training.optimizer import MasterAdamW
 from derivatives.training.ranks import Ranks
+from derivatives.training.recompute import decoder_layers
 
 Loss = Callable[[Tensor, PackedBatch], Tensor]
 """Hidden states [T, E] of a packed batch, and the batch -> the sum of its weighted loss."""
@@ -56,20 +57,15 @@ def shard(model: PreTrainedModel, device: str, ranks: Ranks) -> LossOf:
     policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(device, (ranks.num,))
     whole = LossOf(model)
-    for module in [*_layers(model), whole]:  # one at a time, so that only one is whole in FP32
+    for module in [*decoder_layers(model), whole]:  # one at a time, so that only one is whole in FP32
         for parameter in module.parameters():
-            if not isinstance(parameter, DTensor):
+            if parameter.requires_grad and not isinstance(parameter, DTensor):
                 parameter.data = parameter.data.float()
         sharded = fully_shard(module, mesh=mesh, mp_policy=policy)
         assert isinstance(sharded, FSDPModule)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
     return whole
-
-
-def _layers(model: PreTrainedModel) -> list[nn.Module]:
-    names = model._no_split_modules or ()
-    return [module for module in model.modules() if type(module).__name__ in names]
 
 
 def whole_weights(model: PreTrainedModel, ranks: Ranks) -> dict[str, Tensor]:
@@ -105,9 +101,9 @@ class ShardedAdamW(MasterAdamW):
         own = super()._norm(gradients)
         return float(sum(norm**2 for (norm,) in self.ranks.gather_numbers([own]))) ** 0.5
 
-    def step(self, lr: float) -> float:
+    def step(self, lr: float, limit: float = float("inf")) -> float:
         """As for one process; the norm is that of the whole gradient."""
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             if parameter.grad is not None:
                 master.grad, parameter.grad = parameter.grad.to_local(), None
-        return super().step(lr)
+        return super().step(lr, limit)

@@ -35,6 +35,18 @@ def stage_file(folder: Path, num_threads: int) -> Path:
     return path
 
 
+def whole_line(folder: Path, num_threads: int) -> Path:
+    """A stage with all steps, over the standard library."""
+    resolved = StageFile.model_validate_json(stage_file(folder, num_threads).read_text())
+    stage = CorpusStage(id="corpus", output="tokens", sequence_length=512, near_duplicates=True, subsequence=0.6,
+                        decontaminate=[{"name": "reasoning_gym/chain_sum", "split": "heldout", "count": 20}], sources=[
+        {"name": "python_stdlib", "count": 120, "licences": "permissive", "filters": "code", "redact": True, "fim": {}},
+        {"name": "sympy_examples", "count": 150, "filters": ["repetition"]}])
+    path = folder / f"whole{num_threads}.json"
+    path.write_text(resolved.model_copy(update={"stage": stage}).model_dump_json())
+    return path
+
+
 def start(path: Path, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "corpora.build", str(path), str(out)],
                             env={**os.environ, "PYTHONPATH": str(ROOT)})
@@ -45,9 +57,9 @@ def content(data: Path) -> dict[str, str]:
 
 
 def kill_when_there(path: Path, out: Path, sign: str) -> None:
-    """Start the build and kill it as soon as the file `sign` has grown in its unfinished folder."""
+    """Start the build and kill it as soon as the file `sign` (below OUT/) has grown."""
     process = start(path, out)
-    file = out / "data.partial" / sign
+    file = out / sign
     deadline = time.monotonic() + WAIT_S
     while process.poll() is None and not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -59,11 +71,24 @@ def kill_when_there(path: Path, out: Path, sign: str) -> None:
 @pytest.mark.slow
 def test_a_build_killed_while_reading_and_while_writing_ends_with_the_same_bytes(tmp_path: Path) -> None:
     assert start(stage_file(tmp_path, 1), tmp_path / "calm").wait() == 0
-    for sign in (".source-0", ".source-2", "tokens.bin"):
+    for sign in ("data.partial/.source-0", "data.partial/.source-2", "data.partial/tokens.bin"):
         kill_when_there(stage_file(tmp_path, 2), tmp_path / "killed", sign)
     assert start(stage_file(tmp_path, 2), tmp_path / "killed").wait() == 0
     calm, killed = content(tmp_path / "calm" / "data"), content(tmp_path / "killed" / "data")
     assert calm == killed and set(calm) == {
-        "tokens.bin", "documents.npy", "sources.npy", "report.json", "dropped.jsonl", "question_hashes.txt"}
+        "tokens.bin", "documents.npy", "sources.npy", "report.json", "dropped.jsonl", "kept.jsonl",
+        "question_hashes.txt"}
     assert not (tmp_path / "killed" / "data.partial").exists()
     assert (tmp_path / "killed" / "metrics.json").read_bytes() == (tmp_path / "calm" / "metrics.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_whole_line_killed_in_every_part_and_with_other_workers_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    assert start(whole_line(tmp_path, 1), tmp_path / "calm").wait() == 0
+    for sign in ("work/partial-0000/documents", "work/partial-0001/documents", "work/near/plan.json",
+                 "data.partial/.source-1"):
+        kill_when_there(whole_line(tmp_path, 2), tmp_path / "killed", sign)
+    assert start(whole_line(tmp_path, 4), tmp_path / "killed").wait() == 0
+    calm, killed = content(tmp_path / "calm" / "data"), content(tmp_path / "killed" / "data")
+    assert calm == killed and "clusters.jsonl" in calm
+    assert not (tmp_path / "killed" / "work").exists()

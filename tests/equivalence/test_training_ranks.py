@@ -27,7 +27,7 @@ from configs.errors import UserError
 from configs.load import load_machine
 from configs.schema import Machine
 from configs.stage import StageFile, StageInput, read_progress
-from derivatives import pretrain, sft
+from derivatives import dpo, pretrain, sft
 from derivatives.training import checkpoint
 from derivatives.training.loop import Trainer
 from derivatives.training.ranks import TIMEOUT_VARIABLE
@@ -37,6 +37,9 @@ ROOT = Path(__file__).parents[2]
 DEADLINE_S = 1500
 """For a machine that has much else to do; a few seconds are usual."""
 KILLED_AT = 5
+TOLERANCES = [
+    ("fp32", 1e-4), ("untied", 1e-4), ("pretrain", 1e-4), ("full", 1e-4), ("lora", 1e-4), ("dpo", 1e-3), ("bf16", 2e-2)
+]  # fmt: skip
 pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
 
 
@@ -66,6 +69,24 @@ def corpus_file(base: Path, folder: Path) -> StageFile:
     return given.model_copy(update={"inputs": {**given.inputs, "corpus": corpus}})
 
 
+def write_pairs(path: Path) -> Path:
+    """13 pairs, which two ranks cannot share evenly, of very different lengths."""
+    lines = []
+    for number in range(13):
+        pair = {"prompt": f"{number} =", "chosen": str(number), "rejected": "9" * (1 + number * 5)}
+        lines.append(json.dumps(pair) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
+    path.with_name("text.jsonl").write_text(json.dumps({"text": "The mill stands still. " * 30}) + "\n")
+    return path
+
+
+def dpo_file(base: Path, pairs: Path) -> StageFile:
+    """5 steps; the last has one pair, so that a rank has none."""
+    given: dict[str, Any] = {"kind": "dpo", "data": [str(pairs)], "batch_pairs": 3, "heldout_pairs": [str(pairs)]}
+    text = [{"name": str(pairs.with_name("text.jsonl"))}]
+    return stage_file(base, **given, heldout_text=text, evaluate_every=2, micro_batch_tokens=160, learning_rate=1e-3)
+
+
 Stage = tuple[Callable[[StageFile, Path], None], StageFile]
 
 
@@ -77,6 +98,9 @@ def stages(folder: Path) -> dict[str, Stage]:
         "fp32": (sft.run, sft_file(base, uneven, **common)),
         "bf16": (sft.run, sft_file(base, uneven, precision="bf16", **common)),
         "untied": (sft.run, sft_file(folder / "untied", uneven, **common)),
+        "full": (sft.run, sft_file(base, uneven, recompute="full", **common)),
+        "lora": (sft.run, sft_file(base, uneven, lora={"rank": 4}, recompute="selective", **common)),
+        "dpo": (dpo.run, dpo_file(base, folder / "pairs.jsonl")),
         "pretrain": (pretrain.run, corpus_file(base, folder / "corpus")),
     }
 
@@ -163,6 +187,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_checkpoint(folder / "base")
     write_checkpoint(folder / "untied", tie_word_embeddings=False)
     write_uneven(folder / "uneven.jsonl")
+    write_pairs(folder / "pairs.jsonl")
     run, given = stages(folder)["fp32"]
     run_until_killed(run, given, folder / "one-then-two")
     command = [sys.executable, "-m", "derivatives.training.launch", "--num-processes=2"]
@@ -183,7 +208,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def curve(out: Path) -> list[tuple[float, ...]]:
     """Step, loss, gradient norm, tokens and trained tokens of each step."""
     names = ("loss", "grad_norm", "tokens", "trained_tokens")
-    kind = "pretrain" if out.name.startswith("pretrain") else "sft"
+    kind = next((kind for kind in ("pretrain", "dpo") if out.name.startswith(kind)), "sft")
     return [(line["step"], *(line[f"{kind}/{name}"] for name in names)) for line in read_progress(out)]
 
 
@@ -203,7 +228,7 @@ def assert_close(one: Path, other: Path, tolerance: float) -> None:
         torch.testing.assert_close(ours[name].float(), theirs[name].float(), rtol=2**-6, atol=20 * tolerance)
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("fp32", 1e-4), ("untied", 1e-4), ("pretrain", 1e-4), ("bf16", 2e-2)])
+@pytest.mark.parametrize(("name", "tolerance"), TOLERANCES)
 def test_two_ranks_train_as_one_process_does(folder: Path, name: str, tolerance: float) -> None:
     """Were losses averaged by rank, the uneven steps would differ by tens of percents."""
     assert_close(folder / f"{name}-1", folder / f"{name}-2", tolerance)
@@ -221,6 +246,24 @@ def test_a_run_of_two_ranks_resumes_bit_for_bit(folder: Path) -> None:
     assert curve(folder / "killed") == curve(folder / "fp32-2")
     ours, straight = weights(folder / "killed"), weights(folder / "fp32-2")
     assert all(torch.equal(ours[name], straight[name]) for name in straight)
+
+
+def test_two_ranks_measure_the_pairs_that_one_process_does(folder: Path) -> None:
+    heldout = ("heldout_loss", "heldout_margin", "heldout_accuracy", "heldout_bits/text.jsonl", "forgetting")
+    for names in (("loss", "margin", "accuracy"), heldout):
+        one, two = (
+            [[line.get(f"dpo/{name}", 0.0) for name in names] for line in read_progress(folder / f"dpo-{num}")]
+            for num in (1, 2)
+        )
+        assert len(one) == 5
+        for ours, theirs in zip(one[1:], two[1:], strict=True):  # the first margins are 0 but for rounding
+            assert ours == pytest.approx(theirs, rel=2e-3, abs=1e-3)
+
+
+def test_what_ranks_make_again_changes_no_bit(folder: Path) -> None:
+    assert curve(folder / "full-2") == curve(folder / "fp32-2")
+    ours, plain = weights(folder / "full-2"), weights(folder / "fp32-2")
+    assert all(torch.equal(ours[tensor], plain[tensor]) for tensor in plain)
 
 
 @pytest.mark.parametrize("name", ["one-then-two", "two-then-one"])
