@@ -13,17 +13,19 @@ from configs.names import nearest
 from configs.schema import (
     STAGE_KINDS,
     CorpusStage,
+    DpoStage,
     EvaluateStage,
     PretrainStage,
     Recipe,
     ReleaseStage,
     RlStage,
+    SampleStage,
     SftStage,
 )
 
 STAGE_MODELS: dict[str, type[BaseModel]] = {
-    "corpus": CorpusStage, "pretrain": PretrainStage, "sft": SftStage, "rl": RlStage,
-    "evaluate": EvaluateStage, "release": ReleaseStage,
+    "corpus": CorpusStage, "pretrain": PretrainStage, "sft": SftStage, "dpo": DpoStage, "rl": RlStage,
+    "sample": SampleStage, "evaluate": EvaluateStage, "release": ReleaseStage,
 }
 Location = tuple[int | str, ...]
 

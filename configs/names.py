@@ -19,14 +19,34 @@ from typing import Any
 
 from configs.catalogue import dataset, dataset_names
 from configs.errors import UserError, printable
-from configs.schema import CorpusSource, CorpusStage, EvaluateStage, Recipe, RlStage, TaskSource
+from configs.schema import (
+    CorpusSource,
+    CorpusStage,
+    EvaluateStage,
+    Recipe,
+    RlStage,
+    SampleStage,
+    Supervised,
+    TaskSource,
+)
 
 VERIFIER_GROUP = "derivative_factory.verifiers"
 BUILT_IN_VERIFIERS = (
     "choice", "code", "code_hidden", "exact", "format", "instructions", "instructions_loose", "math", "puzzles",
     "think_math", "think_puzzles",
 )  # fmt: skip
-BUILT_IN_SOURCES = ("python_stdlib", "sympy_examples")
+BUILT_IN_SOURCES = ("python_stdlib", "python_packages", "sympy_examples")
+FILTERS = (
+    "characters", "comments", "encoded_data", "language", "line_shape", "math_content", "origin", "prose_lines",
+    "prose_words", "python_shape", "python_syntax", "repetition",
+)  # fmt: skip
+"""Quality filters of `corpora/filters`."""
+FILTER_SETS = ("code", "math", "prose")
+"""Names for several of them."""
+ROW_FILES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+"""Endings of the user's files of which every row is a document."""
+PATH_STARTS = ("/", "./", "../", "~")
+"""How the name of a source begins that is a file or folder of the machine; one that ends in `/` is a folder too."""
 PROCEDURAL = "reasoning_gym"
 FUNCTIONS = "functions"
 """Function tasks, made by `verifiers.tasks.functions`."""
@@ -85,6 +105,15 @@ def procedural_families() -> tuple[str, ...]:
     return tuple(sorted(_procedural_files()))
 
 
+def is_path(name: str) -> bool:
+    """Whether a corpus source of this name is the user's own file or folder.
+
+    >>> [name for name in ("a.jsonl.gz", "src/", "./notes.txt", "gsm8k", "reasoning_gym/chain_sum") if is_path(name)]
+    ['a.jsonl.gz', 'src/', './notes.txt']
+    """
+    return name.endswith((*ROW_FILES, "/")) or name.startswith(PATH_STARTS)
+
+
 def is_generated(name: str) -> bool:
     """Whether a set of this name is drawn from a generator."""
     return name.startswith(GENERATED)
@@ -123,8 +152,20 @@ def check_names(recipe: Recipe, copies: tuple[str, ...] = ()) -> None:
                 check_source(f"{stage.id}.sources[{index}]", corpus_source)
             for index, tasks in enumerate(stage.decontaminate if f"{stage.id}.decontaminate" not in copies else ()):
                 check_source(f"{stage.id}.decontaminate[{index}]", tasks)
+        elif isinstance(stage, SampleStage):
+            check_verifier(f"{stage.id}.verifier", stage.verifier)
+            for index, tasks in enumerate(stage.decontaminate if f"{stage.id}.decontaminate" not in copies else ()):
+                check_source(f"{stage.id}.decontaminate[{index}]", tasks)
         elif isinstance(stage, RlStage):
             check_verifier(f"{stage.id}.verifier", stage.verifier)
+            for index, reward in enumerate(stage.more_rewards):
+                check_verifier(f"{stage.id}.more_rewards[{index}].verifier", reward.verifier)
+            if stage.audit is not None:
+                check_verifier(f"{stage.id}.audit.verifier", stage.audit.verifier)
+        if isinstance(stage, Supervised):
+            for field in ("heldout_text", "probe_tasks"):
+                for index, given in enumerate(getattr(stage, field)):
+                    check_source(f"{stage.id}.{field}[{index}]", given)
         elif isinstance(stage, EvaluateStage):
             if stage.judge is not None:
                 check_verifier(f"{stage.id}.judge", stage.judge)
@@ -142,15 +183,27 @@ def check_verifier(path: str, name: str) -> None:
 def check_source(path: str, source: TaskSource | CorpusSource) -> None:
     """A source's name, split and settings exist. Raises UserError with the nearest name."""
     _check_style(path, source)
+    for name in source.filters if isinstance(source, CorpusSource) else ():
+        if name not in (*FILTER_SETS, *FILTERS):
+            raise unknown(f"{path}.filters", name, "filter", (*FILTER_SETS, *FILTERS))
     if source.name.endswith(".jsonl"):
         return  # the user's own file: the stage that reads it says what is wrong with it, with the line
+    if isinstance(source, CorpusSource) and is_path(source.name):
+        if source.params:
+            raise UserError(f"{path}.params: {_short(source.params)} was given to {source.name!r}, which takes none; "
+                            "allowed: nothing; remove params")
+        if source.split not in HASHED_SPLITS:
+            raise UserError(f"{path}.split: {source.split!r} is no split of {source.name!r}; allowed: "
+                            f"{', '.join(HASHED_SPLITS)}; set {path}.split=train")
+        return
     if is_generated(source.name):
         _check_generated(path, source)
         return
     text = isinstance(source, CorpusSource)
     names = (*BUILT_IN_SOURCES, *dataset_names()) if text else natural_task_sets()
     if source.name not in names:
-        allowed = [*names, *_generated_names(), "a path ending in .jsonl"]
+        paths = "a path ending in .jsonl" + (", .jsonl.gz, .jsonl.zst or .parquet; ./FILE; FOLDER/" if text else "")
+        allowed = [*names, *_generated_names(), paths]
         raise unknown(f"{path}.name", source.name, "corpus source" if text else "task set", allowed)
     if source.params:
         takers = " and ".join(f"{start}..." for start in GENERATED)

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-STAGE_KINDS = ("corpus", "pretrain", "sft", "rl", "evaluate", "release")
-MODEL_KINDS = ("pretrain", "sft", "rl")
+from configs.errors import UserError
+
+STAGE_KINDS = ("corpus", "pretrain", "sft", "sample", "dpo", "rl", "evaluate", "release")
+MODEL_KINDS = ("pretrain", "sft", "dpo", "rl")
 """Stage kinds whose folder holds a model under `model/`."""
-RANKED_KINDS = ("pretrain", "sft")
+RANKED_KINDS = ("pretrain", "sft", "dpo")
 """Stage kinds that run on all processes of a machine profile; every other kind runs in one."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -57,12 +59,46 @@ class TaskSource(Frozen):
     seed: Seed = Field(default=0, description="Seed of the draw.")
 
 
+class FillInTheMiddle(Frozen):
+    """How often and where documents of a source are cut for fill in the middle (`corpora/fim.py`)."""
+
+    rate: Fraction = Field(default=0.5, description="Share of the documents that are cut (StarCoder 0.5).")
+    character: NonNegativeFloat = Field(default=1.0, description="Weight of cuts between any two characters.")
+    line: NonNegativeFloat = Field(default=1.0, description="Weight of cuts at starts of lines.")
+    syntax: NonNegativeFloat = Field(default=1.0, description="Weight of cuts around a node of the syntax tree.")
+    min_characters: PositiveInt = Field(default=30, description="Shorter documents are not cut.")
+
+    @model_validator(mode="after")
+    def _some_level(self) -> FillInTheMiddle:
+        if self.character + self.line + self.syntax == 0:
+            raise ValueError("fim: character, line and syntax are 0, 0 and 0; at least one must be above 0; "
+                             "set character: 1")
+        return self
+
+
+class NearDuplicates(Frozen):
+    """What counts as a near-duplicate (`corpora/near_duplicates`); the defaults are FineWeb's (arXiv 2406.17557)."""
+
+    num_words: int = Field(default=5, ge=1, le=64, description="Words in a shingle.")
+    num_bands: int = Field(default=14, ge=1, le=1024, description="Bands of the MinHash signature; sharing one makes "
+                           "two documents a candidate pair.")
+    num_rows: int = Field(default=8, ge=1, le=64, description="Hashes in a band.")
+    threshold: float | None = Field(default=None, gt=0.0, le=1.0, description="Exact Jaccard similarity that a "
+                                    "candidate pair must have; empty takes every candidate pair, as FineWeb does.")
+    seed: Seed = Field(default=0, description="Chooses the hash functions.")
+
+
+RedactKind = Literal["private_key", "key", "password", "email", "ip_address", "phone_number"]
+
+
 class CorpusSource(Frozen):
     """One source of a corpus and its share."""
 
     name: str = Field(
-        description="`python_stdlib`, `sympy_examples`, a task set with worked solutions "
-        "(`reasoning_gym/...`, `functions/...`, `gsm8k`), a catalogue data set, or a path ending in .jsonl."
+        description="`python_stdlib`, `python_packages` (those installed beside this project), `sympy_examples`, a "
+        "task set with worked solutions (`reasoning_gym/...`, `functions/...`, `gsm8k`), a catalogue data set, or a "
+        "path: a file ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or, with a slash in front or after "
+        "(`./notes.txt`, `src/`), a plain file, a folder, a git checkout or a folder of checkouts."
     )
     split: Literal["train", "heldout", "test", "all"] = Field(default="train", description="Part of the source.")
     weight: PositiveFloat = Field(
@@ -78,12 +114,78 @@ class CorpusSource(Frozen):
         description="How worked solutions are written: plain is steps, then the boxed answer; think puts the "
         "steps between <think> and </think> (a cold start for reasoning; only `reasoning_gym/...`).",
     )
+    licences: tuple[str, ...] | None = Field(
+        default=None,
+        description="Licences to admit (`[mit, apache-2.0]`; `permissive`: all that ask for no more than naming the "
+        "author); what a file's header says goes before what its repository says. Empty admits all and reads none.",
+    )
+    filters: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Quality rules (docs/corpora/filters.md): a set of them (`code`, `math`, `prose`), a list of "
+        "filters in the order in which they are asked, or filters with their settings, "
+        "`{code: {}, line_shape: {max_line: 500}}`.",
+    )
+    redact: tuple[RedactKind, ...] = Field(
+        default=(), description="Replace secrets and personal data by placeholders: true for all kinds, or their names."
+    )
+    level: Literal["file", "repository"] = Field(
+        default="file",
+        description="repository: the files of one repository make one document, dependencies first, as long as "
+        "they fit into sequence_length (output tokens, sources that know repositories).",
+    )
+    fim: FillInTheMiddle | None = Field(
+        default=None, description="Cut documents for fill in the middle (output tokens); at level repository only "
+        "the last file of a document. `{}` takes the defaults.",
+    )
+
+    @field_validator("licences", mode="before")
+    @classmethod
+    def _one_licence(cls, given: Any) -> Any:
+        # A tuple, because what is read from JSON is taken strictly after a validator.
+        return (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
+
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _named_filters(cls, given: Any) -> Any:
+        names = [given] if isinstance(given, str) else given
+        if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+            return {name: {} for name in names}
+        return given
+
+    @field_validator("redact", mode="before")
+    @classmethod
+    def _all_kinds(cls, given: Any) -> Any:
+        if isinstance(given, bool):
+            return get_args(RedactKind) if given else ()
+        return tuple(given) if isinstance(given, list) else given
 
 
 class StageBase(Frozen):
     """What every stage has."""
 
     id: StageId = Field(description="Name by which later stages and overrides refer to this stage.")
+
+
+class Spikes(Frozen):
+    """When a step counts as gone wrong, against the steps before it, and what is done then."""
+
+    action: Literal["stop", "skip", "ignore"] = Field(
+        default="stop",
+        description="stop ends the stage before the update and keeps the rows in anomaly.json; skip leaves the update "
+        "out, counts it and goes on; ignore updates. A loss or gradient that is not finite always stops.",
+    )
+    deviations: PositiveFloat = Field(
+        default=8.0,
+        description="A loss is a spike if it is more than this many standard deviations (of one step from the next) "
+        "above the mean of the last 64 steps, and more than `nats` above it. Not looked at in rl, whose loss has no "
+        "level.",
+    )
+    nats: PositiveFloat = Field(default=0.5, description="Least rise of the loss above that mean, in nats.")
+    grad_ratio: PositiveFloat = Field(
+        default=50.0,
+        description="A gradient norm is a spike if it is more than this many times the median of the last 64 steps, "
+        "and more than 10 times max_grad_norm.",
+    )
 
 
 class Optimization(Frozen):
@@ -108,6 +210,11 @@ class Optimization(Frozen):
         description="Tokens in one packed row (forward and backward pass); "
         "bounds memory, changes results only by rounding.",
     )
+    recompute: Literal["none", "selective", "full"] = Field(
+        default="none",
+        description="Which activations of a layer the backward pass makes again instead of keeping: none; selective, "
+        "all but the results of matrix products and attention; full, all. Saves memory, changes no result.",
+    )
     precision: Literal["bf16", "fp32"] = Field(
         default="bf16",
         description="Type of the working weights and activations; masters and optimizer state are always FP32.",
@@ -115,6 +222,50 @@ class Optimization(Frozen):
     checkpoint_every: PositiveInt = Field(
         default=50, description="Steps between checkpoints; at most this much work is lost."
     )
+    spikes: Spikes = Field(default=Spikes(), description="Steps that are stopped at or left out.")
+
+
+class Lora(Frozen):
+    """Low-rank adapters (arXiv:2106.09685) that are trained in place of the weights, which stay as they are."""
+
+    rank: PositiveInt = Field(default=16, description="Inner dimension of each adapter.")
+    alpha: PositiveInt = Field(default=32, description="An adapter's product is multiplied by alpha / rank.")
+    dropout: Decay = Field(default=0.0, description="Share of an adapter's inputs that are set to 0 in training.")
+    targets: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="Linear maps of each layer that get an adapter, by the last part of their names.",
+    )
+
+
+class Supervised(Frozen):
+    """Fields that the stages share which train on given texts."""
+
+    lora: Lora | None = Field(
+        default=None,
+        description="Train adapters alone and merge them into the written model; empty trains all weights. Needs peft "
+        "(extra `lora`). Learning rates are usually ten times those of full training.",
+    )
+    evaluate_every: PositiveInt = Field(
+        default=100, description="Steps between measurements on held-out data, where any is given."
+    )
+    heldout_text: tuple[CorpusSource, ...] = Field(
+        default=(),
+        description="Texts that are not trained on, a domain each, whose bits per byte are measured before the first "
+        "step and then every `evaluate_every` steps.",
+    )
+    max_forgetting: NonNegativeFloat = Field(
+        default=0.1,
+        description="Rise of a domain's bits per byte, as a share of what it was before the first step, that sets off "
+        "the alarm.",
+    )
+    on_forgetting: Literal["warn", "stop"] = Field(default="warn", description="What the alarm does.")
+    probe_tasks: tuple[TaskSource, ...] = Field(
+        default=(),
+        description="Held-out problems that are answered greedily every `evaluate_every` steps and judged by each "
+        "set's verifier (sft and dpo on one process, not with lora).",
+    )
+    probe_tokens: PositiveInt = Field(default=128, description="Longest answer to such a problem.")
 
 
 class CorpusStage(StageBase):
@@ -139,6 +290,11 @@ class CorpusStage(StageBase):
         "(tokens) or dropped with a named reason (examples).",
     )
     deduplicate: bool = Field(default=True, description="Drop exact duplicates (by normalised text), first one wins.")
+    near_duplicates: NearDuplicates | None = Field(
+        default=None,
+        description="Drop near-duplicates over all sources; of a cluster the longest text is kept, whichever source "
+        "it is of. true takes the defaults; empty or false does not look for them.",
+    )
     decontaminate: tuple[TaskSource, ...] = Field(
         default=(),
         description="Benchmarks that must not be seen: natural ones by 13-gram overlap, short items and "
@@ -147,9 +303,40 @@ class CorpusStage(StageBase):
     ngram: PositiveInt = Field(
         default=13, description="Words in the n-gram of the decontamination of natural benchmarks."
     )
+    subsequence: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1.0,
+        description="Also drop a document that has a common subsequence with a benchmark question of at least 13 words "
+        "and this share of the shorter one (Qwen2.5: 0.6), or a short question behind a label; empty does not look.",
+    )
+    self_test: bool = Field(
+        default=False,
+        description="Inject benchmark questions into clean documents of this corpus and report how many are found.",
+    )
+
+    @field_validator("near_duplicates", mode="before")
+    @classmethod
+    def _near_duplicates_by_word(cls, given: Any) -> Any:
+        return ({} if given else None) if isinstance(given, bool) else given
+
+    @model_validator(mode="after")
+    def _cleaning_fits(self) -> CorpusStage:
+        for index, source in enumerate(self.sources):
+            for field, given in (("fim", source.fim is not None), ("level", source.level == "repository")):
+                if given and self.output != "tokens":
+                    raise ValueError(f"{self.id}.sources[{index}].{field}: was set with output {self.output!r}; "
+                                     f"allowed: only with output tokens; remove {field}")
+        if self.near_duplicates and not self.deduplicate:
+            raise ValueError(f"{self.id}.near_duplicates: was set with deduplicate: false; allowed: only beside exact "
+                             "duplicates; remove deduplicate")
+        if self.self_test and not self.decontaminate:
+            raise ValueError(f"{self.id}.self_test: was set without decontaminate, so that there is nothing to look "
+                             "for; name benchmarks there, or remove self_test")
+        return self
 
 
-class PretrainStage(StageBase, Optimization):
+class PretrainStage(StageBase, Optimization, Supervised):
     """Continued pretraining on packed tokens; every token is trained on."""
 
     kind: Literal["pretrain"] = "pretrain"
@@ -159,7 +346,7 @@ class PretrainStage(StageBase, Optimization):
     batch_tokens: PositiveInt = Field(default=16384, description="Tokens in one optimizer step.")
 
 
-class SftStage(StageBase, Optimization):
+class SftStage(StageBase, Optimization, Supervised):
     """Supervised fine-tuning on prompt and completion; loss on completions only."""
 
     kind: Literal["sft"] = "sft"
@@ -177,6 +364,43 @@ class SftStage(StageBase, Optimization):
     system: str | None = Field(default=None, description="System prompt put before every conversation that has none.")
 
 
+class DpoStage(StageBase, Optimization, Supervised):
+    """Direct preference optimization on pairs of a better and a worse completion."""
+
+    kind: Literal["dpo"] = "dpo"
+    model: str | None = Field(default=None, description="Stage id or `base`; empty takes the nearest earlier model.")
+    data: tuple[str, ...] = Field(
+        min_length=1,
+        description="Sample stages, or paths of JSONL files with `prompt`, `chosen` and `rejected`.",
+    )
+    loss: Literal["sigmoid", "ipo"] = Field(
+        default="sigmoid",
+        description="sigmoid is DPO's; ipo draws each margin to 1 / (2 beta) instead of ever further.",
+    )
+    beta: PositiveFloat = Field(
+        default=0.1, description="Pull to the starting model, per nat: the larger, the less it moves away."
+    )
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
+        default=0.0, description="Share of pairs taken to be the wrong way round (sigmoid only)."
+    )
+    normalize_length: bool = Field(
+        default=False,
+        description="Divide log-probabilities by the completion's tokens, so that long ones gain nothing by length; "
+        "beta is then usually 2 to 10.",
+    )
+    epochs: PositiveFloat = Field(default=1.0, description="Passes over the pairs, each in a new order.")
+    batch_pairs: PositiveInt = Field(default=32, description="Pairs in one optimizer step.")
+    max_length: PositiveInt = Field(
+        default=1024, description="Tokens of prompt and completion; pairs with a longer one are dropped and counted."
+    )
+    system: str | None = Field(default=None, description="System prompt put before every prompt.")
+    heldout_pairs: tuple[str, ...] = Field(
+        default=(),
+        description="Paths of JSONL files like `data`, never trained on; their loss, margin and accuracy are measured "
+        "every `evaluate_every` steps and at the end.",
+    )
+
+
 class Sampling(Frozen):
     """How completions are drawn."""
 
@@ -191,6 +415,35 @@ class Sampling(Frozen):
     max_new_tokens: PositiveInt = Field(
         default=128, description="Tokens after which a completion is cut (finish reason `length`)."
     )
+
+
+class Reward(Frozen):
+    """One more verifier whose score is added to the reward."""
+
+    verifier: str = Field(description="Verifier (registry name).")
+    weight: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        default=1.0, description="What its score, in [0, 1], is multiplied by; the stage's own verifier has 1."
+    )
+
+
+class Audit(Frozen):
+    """An independent verifier that looks at samples of what earns the reward."""
+
+    verifier: str = Field(description="Second verifier (registry name); best one that shares no code with the first.")
+    every: PositiveInt = Field(default=1, description="Steps between audits.")
+    samples: PositiveInt = Field(default=16, description="Completions that an audit judges a second time.")
+    max_gap: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.1,
+        description="Alarm when the reward has risen by more than this (a share of the samples) beyond what the "
+        "second verifier confirms, and by more than chance explains.",
+    )
+
+
+class ForkPoint(Frozen):
+    """The state that a stage goes on from; `derive fork` writes it."""
+
+    artifact: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="Digest of the stage begun first.")
+    step: PositiveInt = Field(description="Its last step that both have in common.")
 
 
 class RlStage(StageBase, Optimization):
@@ -254,10 +507,133 @@ class RlStage(StageBase, Optimization):
     curriculum: bool = Field(
         default=True, description="Draw problems that were neither always nor never solved more often."
     )
+    retire_after: PositiveInt | None = Field(
+        default=None,
+        description="Visits in a row after which a problem that all (or none) of its completions solve is drawn no "
+        "more, unless too few others are left; empty only draws it less often. Needs curriculum.",
+    )
+    length_stages: tuple[PositiveInt, ...] = Field(
+        default=(),
+        description="max_new_tokens of the first parts of the stage, growing; the steps are split evenly among these "
+        "and sampling.max_new_tokens, which comes last.",
+    )
+    replacement_rounds: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Times that a step's groups without spread are replaced by groups of other problems (DAPO's "
+        "dynamic sampling); those still left, or all with 0, are counted and give no gradient.",
+    )
+    more_rewards: tuple[Reward, ...] = Field(
+        default=(),
+        description="Verifiers beside `verifier`: the reward is the sum of all scores, each times its weight. Without "
+        "one of the verdicts a completion has none.",
+    )
+    partial_credit: bool = Field(
+        default=False,
+        description="Reward an incorrect completion by its score, where the verifier gives parts of 1 (tests passed, "
+        "constraints followed, a puzzle's own scoring). Off, an incorrect one is worth 0.",
+    )
+    audit: Audit | None = Field(
+        default=None, description="Second opinion on samples of the rollouts, with an alarm when reward and truth part."
+    )
+    keep_rollouts: Annotated[int, Field(ge=0)] = Field(
+        default=1000,
+        description="Steps of which every completion is kept in rollouts/, spread evenly over the stage; about 2 to 5 "
+        "bytes a token.",
+    )
+    fork_every: PositiveInt | None = Field(
+        default=None,
+        description="Steps between checkpoints that are kept for `derive fork` (a multiple of checkpoint_every); 12 "
+        "bytes per parameter each. Empty keeps none beyond the stage's end.",
+    )
+    fork: ForkPoint | None = Field(default=None, description="Where to go on from; set by `derive fork`.")
     system: str | None = Field(default=None, description="System prompt of every rollout.")
     max_no_verdict: Fraction = Field(
-        default=0.05, description="The stage stops when more than this share of verdicts is missing."
+        default=0.05, description="The stage stops when more than this share of the latest verdicts is missing."
     )
+
+    @model_validator(mode="after")
+    def _curriculum_fits(self) -> RlStage:
+        if self.retire_after is not None and not self.curriculum:
+            raise ValueError(
+                f"{self.id}.retire_after: {self.retire_after} was given with curriculum off, which draws every problem "
+                f"once an epoch; allowed: only with curriculum; set {self.id}.curriculum=true"
+            )
+        limits = [*self.length_stages, self.sampling.max_new_tokens]
+        if any(longer <= shorter for shorter, longer in zip(limits, limits[1:], strict=False)):
+            raise ValueError(
+                f"{self.id}.length_stages: {list(self.length_stages)} before sampling.max_new_tokens {limits[-1]} does "
+                f"not grow; allowed: increasing, and below {limits[-1]}; change it"
+            )
+        if self.fork_every is not None and self.fork_every % self.checkpoint_every:
+            raise ValueError(
+                f"{self.id}.fork_every: {self.fork_every} is no multiple of checkpoint_every {self.checkpoint_every}; "
+                f"allowed: a multiple; set {self.id}.checkpoint_every={self.fork_every}"
+            )
+        names = [self.verifier, *(reward.verifier for reward in self.more_rewards)]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"{self.id}.more_rewards: {', '.join(names[1:])} beside verifier {names[0]}; allowed: each verifier "
+                "once; give one weight to each"
+            )
+        if self.audit is not None and self.audit.verifier in names:
+            raise ValueError(
+                f"{self.id}.audit.verifier: {self.audit.verifier!r} gives the reward; allowed: another one, which "
+                "shares no code with it; name another"
+            )
+        return self
+
+
+class SampleStage(StageBase):
+    """Rejection sampling by a verifier: examples for sft, pairs for dpo, problems of fitting difficulty for rl."""
+
+    kind: Literal["sample"] = "sample"
+    model: str | None = Field(default=None, description="Stage id or `base`; empty takes the nearest earlier model.")
+    data: tuple[str, ...] = Field(
+        min_length=1,
+        description="Corpus stages with output problems, or paths of JSONL files with `prompt` and `answer`.",
+    )
+    verifier: str = Field(default="math", description="Verifier that decides what is right (registry name).")
+    num_samples: PositiveInt = Field(default=8, description="Completions per problem.")
+    sampling: Sampling = Field(default=Sampling(), description="How completions are drawn.")
+    max_examples: PositiveInt = Field(
+        default=4, description="Correct, distinct completions of a problem that become examples, at most."
+    )
+    max_pairs: Annotated[int, Field(ge=0)] = Field(
+        default=1,
+        description="Pairs of a right and a wrong completion of a problem, at most; those nearest in length.",
+    )
+    min_pass_rate: Fraction = Field(
+        default=0.0, description="A problem of which a smaller share of the completions is right is left out."
+    )
+    max_pass_rate: Fraction = Field(
+        default=1.0, description="A problem of which a larger share of the completions is right is left out."
+    )
+    decontaminate: tuple[TaskSource, ...] = Field(
+        default=(), description="Benchmarks that must not be seen, in problems and completions; as of corpora."
+    )
+    ngram: PositiveInt = Field(
+        default=13, description="Words in the n-gram of the decontamination of natural benchmarks."
+    )
+    subsequence: float | None = Field(
+        default=None, gt=0.0, le=1.0, description="Rule of the longest common subsequence besides; as of corpora."
+    )
+    batch_problems: PositiveInt = Field(
+        default=64, description="Problems completed at once; at most this much work is lost to a kill."
+    )
+    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Type of the weights.")
+    system: str | None = Field(default=None, description="System prompt of every completion.")
+    max_no_verdict: Fraction = Field(
+        default=0.05, description="The stage stops when more than this share of the latest verdicts is missing."
+    )
+
+    @model_validator(mode="after")
+    def _some_difficulty(self) -> SampleStage:
+        if self.min_pass_rate > self.max_pass_rate:
+            raise ValueError(
+                f"{self.id}.min_pass_rate: {self.min_pass_rate} is above max_pass_rate {self.max_pass_rate}, which no "
+                f"problem can meet; allowed: up to {self.max_pass_rate}; lower it"
+            )
+        return self
 
 
 class EvaluateStage(StageBase):
@@ -295,6 +671,9 @@ class EvaluateStage(StageBase):
     )
     system: str | None = Field(default=None, description="System prompt for chat models.")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(default=0.95, description="Level of all intervals.")
+    max_no_verdict: Fraction = Field(
+        default=0.1, description="The stage stops when more than this share of the latest verdicts is missing."
+    )
 
 
 class Gate(Frozen):
@@ -327,7 +706,7 @@ class ReleaseStage(StageBase):
 
 
 Stage = Annotated[
-    CorpusStage | PretrainStage | SftStage | RlStage | EvaluateStage | ReleaseStage,
+    CorpusStage | PretrainStage | SftStage | SampleStage | DpoStage | RlStage | EvaluateStage | ReleaseStage,
     Field(discriminator="kind"),
 ]
 
@@ -392,7 +771,9 @@ def stage_inputs(recipe: Recipe, stage: Stage) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name in known))
 
 
-def resolved_model(recipe: Recipe, stage: PretrainStage | SftStage | RlStage | ReleaseStage) -> str:
+def resolved_model(
+    recipe: Recipe, stage: PretrainStage | SftStage | SampleStage | DpoStage | RlStage | ReleaseStage
+) -> str:
     """The model a stage starts from: what it names, else the nearest earlier stage that made one, else `base`."""
     if stage.model is not None:
         return stage.model
@@ -407,8 +788,8 @@ def _earlier(recipe: Recipe, stage: Stage) -> dict[str, Stage]:
     return {other.id: other for other in recipe.stages[: ids.index(stage.id)]}
 
 
-DATA_OF = {"pretrain": "tokens", "sft": "examples", "rl": "problems"}
-"""What output of a corpus stage each training stage reads."""
+DATA_OF = {"pretrain": "tokens", "sft": "examples", "sample": "problems", "rl": "problems"}
+"""What output of a corpus stage each training stage reads; no corpus stage makes the pairs of dpo."""
 
 
 def check_references(recipe: Recipe) -> None:
@@ -431,22 +812,62 @@ def check_references(recipe: Recipe) -> None:
         seen[stage.id] = stage
 
 
-def _check_training(stage: PretrainStage | SftStage | RlStage, seen: dict[str, Stage]) -> None:
+def _check_training(
+    stage: PretrainStage | SftStage | SampleStage | DpoStage | RlStage, seen: dict[str, Stage]
+) -> None:
     if stage.model is not None:
         _check_names(f"{stage.id}.model", [stage.model], _models(seen))
+    if isinstance(stage, Supervised) and stage.probe_tasks and (stage.kind == "pretrain" or stage.lora is not None):
+        why = "is not taught to answer" if stage.kind == "pretrain" else "has adapters, which a rollout leaves out"
+        raise ValueError(
+            f"{stage.id}.probe_tasks: {len(stage.probe_tasks)} were given to a {stage.kind} stage, whose model {why}; "
+            f"allowed: none; use {stage.id}.heldout_text, or an evaluate stage"
+        )
+    if isinstance(stage, DpoStage):
+        _check_dpo(stage, [other.id for other in seen.values() if isinstance(other, SampleStage)])
+        return
     fitting = [s.id for s in seen.values() if isinstance(s, CorpusStage) and s.output == DATA_OF[stage.kind]]
+    if isinstance(stage, (SftStage, RlStage)):  # a sample stage makes what both read
+        fitting += [other.id for other in seen.values() if isinstance(other, SampleStage)]
     files_allowed = stage.kind != "pretrain"
     named = [ref for ref in stage.data if not (files_allowed and ref.endswith(".jsonl"))]
     _check_names(f"{stage.id}.data", named, fitting, f"names no earlier corpus with output {DATA_OF[stage.kind]}")
     if isinstance(stage, RlStage):
-        _check_rl(stage)
+        check_rl_settings(stage)
 
 
-def _check_rl(stage: RlStage) -> None:
-    """The policy that is trained must be the one that draws."""
+def _check_dpo(stage: DpoStage, samples: list[str]) -> None:
+    named = [name for name in stage.data if not name.endswith(".jsonl")]
+    _check_names(f"{stage.id}.data", named, samples, "names no earlier sample stage and no path ending in .jsonl")
+    for index, name in enumerate(stage.heldout_pairs):
+        if not name.endswith(".jsonl"):
+            raise ValueError(
+                f"{stage.id}.heldout_pairs[{index}]: {name!r} is no JSONL file; allowed: paths ending in .jsonl whose "
+                "lines have prompt, chosen and rejected"
+            )
+    shared = sorted({*stage.data} & {*stage.heldout_pairs})
+    if shared:
+        raise ValueError(
+            f"{stage.id}.heldout_pairs: {shared[0]!r} is trained on as well; allowed: other files; split it"
+        )
+    if stage.loss == "ipo" and stage.label_smoothing > 0:
+        raise ValueError(
+            f"{stage.id}.label_smoothing: {stage.label_smoothing} was given with loss ipo, which has none; allowed: 0; "
+            f"set {stage.id}.label_smoothing=0, or {stage.id}.loss=sigmoid"
+        )
+
+
+def check_rl_settings(stage: RlStage) -> None:
+    """No setting of a stage of RL contradicts another, and the policy that is trained is the one that draws.
+
+    A recipe is checked so when it is read, and the stage checks the file that it is given.
+
+    Raises:
+        UserError: With the field, its value, what is allowed and what to set.
+    """
     sampling = stage.sampling
     if sampling.temperature == 0.0:
-        raise ValueError(
+        raise UserError(
             f"{stage.id}.sampling.temperature: 0 makes all completions of a group equal, so there is nothing to "
             f"learn from; allowed: above 0; set {stage.id}.sampling.temperature=1.0"
         )
@@ -454,23 +875,23 @@ def _check_rl(stage: RlStage) -> None:
         ("top_p", sampling.top_p, 1), ("top_k", sampling.top_k, 0), ("min_p", sampling.min_p, 0),
     ):  # fmt: skip
         if value != wanted:
-            raise ValueError(
+            raise UserError(
                 f"{stage.id}.sampling.{name}: {value} draws from another distribution than the one that is trained; "
                 f"allowed in RL: {wanted}; set {stage.id}.sampling.{name}={wanted}"
             )
     if stage.loss == "dapo" and stage.kl_coefficient > 0:
-        raise ValueError(
+        raise UserError(
             f"{stage.id}.kl_coefficient: {stage.kl_coefficient} was given, but dapo has no KL term; allowed: 0; "
             f"set {stage.id}.kl_coefficient=0, or {stage.id}.loss=grpo"
         )
     if stage.loss == "rloo" and stage.updates_per_step > 1:
-        raise ValueError(
+        raise UserError(
             f"{stage.id}.updates_per_step: {stage.updates_per_step} was given, but rloo has no ratio for a policy that "
             f"has moved; allowed: 1; set {stage.id}.updates_per_step=1, or {stage.id}.loss=grpo"
         )
     buffer, limit = stage.overlong_buffer, sampling.max_new_tokens
     if buffer is not None and (stage.truncated != "shaped" or buffer > limit):
-        raise ValueError(
+        raise UserError(
             f"{stage.id}.overlong_buffer: {buffer} was given with truncated {stage.truncated} and max_new_tokens "
             f"{limit}; allowed: up to {limit}, with truncated shaped; set {stage.id}.truncated=shaped"
         )
@@ -519,13 +940,23 @@ class Machine(Frozen):
 
     name: str = Field(description="Profile name: cpu, one-gpu, eight-gpu.")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where tensors live.")
-    num_processes: PositiveInt = Field(default=1, description="Ranks of pretrain and sft; other stages run in one.")
+    num_processes: PositiveInt = Field(default=1, description="Ranks of pretrain, sft and dpo; others run in one.")
     num_threads: PositiveInt | None = Field(
         default=None,
         description="CPU threads of torch per process; empty takes all cores. "
         "Bit-exact resume needs the same number.",
     )
     num_verifier_workers: PositiveInt = Field(default=2, description="Killable verifier processes per rank.")
+    peak_tflops: PositiveFloat | None = Field(
+        default=None,
+        description="Peak of one device in TFLOP/s, dense, in the working precision, of which `mfu` in progress lines "
+        "is the share that was used; empty takes the known figure of the GPU for bf16, and on CPU leaves mfu out.",
+    )
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        default=(),
+        description="Where the lines of progress.jsonl go as well, through accelerate's trackers; one that fails is "
+        "left with a warning.",
+    )
     launcher: tuple[str, ...] = Field(
         default=(),
         description="Words put before the command of a stage that runs on several processes, e.g. accelerate launch "

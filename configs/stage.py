@@ -5,7 +5,7 @@ as a Prefect task. This module holds what all stage commands share: the stage fi
 atomic writes, and the exit codes (0 done, 2 user's error with one line on stderr, 75 retry, else a crash).
 
 A stage's folder: `stage.json` (a copy of its stage file), `progress.jsonl`, `metrics.json`, `checkpoints/`
-(while it runs), and its product: `model/` (pretrain, sft, rl), `data/` (corpus), `results.json` and
+(while it runs), and its product: `model/` (pretrain, sft, dpo, rl), `data/` (corpus), `results.json` and
 `samples.jsonl` (evaluate), `release/` (release).
 """
 
@@ -34,7 +34,9 @@ INTERRUPTED_EXIT = 130
 class StageInput(Frozen):
     """One resolved input of a stage: where it lies, and what it is."""
 
-    kind: Literal["base", "corpus", "pretrain", "sft", "rl", "evaluate", "release"] = Field(description="What made it.")
+    kind: Literal["base", "corpus", "pretrain", "sft", "sample", "dpo", "rl", "evaluate", "release"] = Field(
+        description="What made it."
+    )
     path: str = Field(description="Its folder; for base, the checkpoint folder itself.")
     digest: str = Field(default="", description="Its content address in the store.")
 

@@ -40,6 +40,7 @@ KEY_SETTINGS = {
     "corpus": ("output", "num_tokens"),
     "pretrain": ("num_tokens", "batch_tokens", "learning_rate"),
     "sft": ("epochs", "batch_examples", "learning_rate"),
+    "dpo": ("loss", "beta", "epochs", "batch_pairs", "learning_rate"),
     "rl": ("loss", "verifier", "steps", "prompts_per_step", "group_size", "learning_rate"),
     "evaluate": ("judge", "num_samples", "few_shot"),
 }
@@ -171,9 +172,11 @@ def _metrics(facts: Facts) -> str:
         ]
         for name, row in passes.items()
     ]
-    floor = (results.get("floor") or {}).get("value")
-    if floor is not None:
-        rows.append(["best constant answer", percent(floor), *([""] if sampled else []), "", "", "", ""])
+    floor = results.get("floor") or {}
+    reasons = [best["reason"] for best in (floor.get("best_constant") or {}).values() if best.get("reason")]
+    constant = _constant({"value": floor.get("value"), "reason": reasons[0] if reasons else None})
+    if constant:
+        rows.append(["best constant answer", constant, *([""] if sampled else []), "", "", "", ""])
     parts = [f"## Evaluation\n\nGreedy pass@1 on held-out problems, with {level} intervals.\n", table(header, rows)]
     bounds = [
         f"{name}: {interval_bounds(row['pass@1'])}"
@@ -201,11 +204,15 @@ def _by_task(passes: Mapping[str, Any], facts: Facts) -> str:
         [
             task,
             *(interval((row.get("by_task") or {}).get(task)) for row in passes.values()),
-            percent((constants.get(task) or {}).get("value")),
+            _constant(constants.get(task) or {}),
         ]
         for task in tasks
     ]
     return "### By task\n\n" + table(["task", *passes, "best constant"], rows)
+
+
+def _constant(best: Mapping[str, Any]) -> str:
+    return f"none: {best['reason']}" if best.get("reason") else percent(best.get("value"))
 
 
 def _gains(facts: Facts) -> str:
@@ -291,7 +298,7 @@ def key_settings(stage: Mapping[str, Any]) -> str:
 def _amount(stage: Mapping[str, Any]) -> str:
     """Steps, tokens, examples or documents that a stage went through, as its metrics say."""
     metrics = {str(key).rsplit("/", 1)[-1]: value for key, value in (stage.get("metrics") or {}).items()}
-    counts = {word: metrics.get(word) for word in ("steps", "tokens", "examples", "documents")}
+    counts = {word: metrics.get(word) for word in ("steps", "tokens", "examples", "pairs", "documents")}
     return ", ".join(f"{count:,} {word}" for word, count in counts.items() if isinstance(count, int) and count > 0)
 
 

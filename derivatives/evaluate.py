@@ -8,8 +8,9 @@ its better format, so that a gain is not one in format alone. Gains are paired o
 are also asked here are counted by hash, and there must be none.
 
 Writes `results.json` (its shape is in docs/architecture.md), `samples.jsonl`, `metrics.json` and a table on stdout. A
-killed run goes on after the last model that was finished. `evaluate_model` does the same for one checkpoint without a
-recipe. Statistics and their sources are in `evaluation/statistics.py`.
+killed run goes on after the last model that was finished. When more than `max_no_verdict` of the latest verdicts are
+missing, the stage stops, and the message names the worst reason. `evaluate_model` does the same for one checkpoint
+without a recipe. Statistics and their sources are in `evaluation/statistics.py`.
 
 Not done: several devices.
 """
@@ -59,6 +60,7 @@ class Protocol:
     few_shot: int = 0
     system: str | None = None
     confidence: float = 0.95
+    max_no_verdict: float = 0.1
     seed: int = 0
 
     def sampled_problems(self) -> list[int]:
@@ -90,7 +92,8 @@ def run(stage_file: StageFile, out: Path) -> None:
 
     answers: dict[str, ModelAnswers] = {}
     progress = Progress(out)
-    with VerifierPool(stage_file.machine.num_verifier_workers, verifier=stage.judge) as pool:
+    num_workers = stage_file.machine.num_verifier_workers
+    with VerifierPool(num_workers, verifier=stage.judge, max_no_verdict=stage.max_no_verdict) as pool:
         for number, name in enumerate(stage.models, 1):
             partial = Partial(out, name, fingerprint(stage_file))
             answers[name] = partial.read() or answer_all(
@@ -126,7 +129,7 @@ def protocol_of(stage: EvaluateStage, seed: int) -> Protocol:
         raise UserError(f"tasks: {', '.join(source.name for source in stage.tasks)} give no problem; raise their count")
     return Protocol(
         tasks, stage.sampling, stage.num_samples, stage.num_sampled_problems, stage.few_shot, stage.system,
-        stage.confidence, seed,
+        stage.confidence, stage.max_no_verdict, seed,
     )  # fmt: skip
 
 
@@ -235,7 +238,7 @@ def evaluate_model(
     set_up(machine, protocol.seed)
     if not protocol.tasks:
         raise UserError("tasks: no problem was given; give at least one")
-    with VerifierPool(machine.num_verifier_workers, verifier=judge) as pool:
+    with VerifierPool(machine.num_verifier_workers, verifier=judge, max_no_verdict=protocol.max_no_verdict) as pool:
         answers = answer_all(Path(folder), protocol, machine, examples, pool, {})
         constant = floor(protocol.tasks, pool.judge)
     return {

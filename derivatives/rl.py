@@ -5,16 +5,26 @@
 Each step draws problems (`rollout/curriculum.py`), completes each of them `group_size` times and judges the completions
 while others still grow (`rollout/judged.py`), turns scores into group-relative advantages, and updates on packed rows.
 Reads `problems.jsonl` of corpus stages or JSONL files with `prompt` and `answer`; writes `model/`, `metrics.json`,
-`progress.jsonl`, `plots/` and `rollouts.jsonl`. A killed run goes on with the same command, to the same bytes.
+`progress.jsonl`, `plots/`, `rollouts/` (every completion, see `rollout/store.py`) and `rollouts.jsonl` (a few of them
+to read). A killed run goes on with the same command, to the same bytes.
 
 Sources: GRPO (arXiv:2402.03300), DAPO (arXiv:2503.14476) and others, see `losses/`. With one update per step the policy
 that drew is the policy that is trained: the ratio is exactly 1, and the sampler's own log-probabilities serve as a
 check (`rl/mismatch`), not as the ratio's denominator. With more, the step's problems are split into as many parts, and
 the old log-probabilities are the trainer's own before the first update.
 
+The stage stops when more than `max_no_verdict` of the latest verdicts are missing (`verifiers/breaker.py`). The step in
+which that happens is not stored: when the verifier is mended, the same command goes on.
+
+The reward is 1 or 0 by the verifier's verdict (its score with `partial_credit`), plus those of `more_rewards` times
+their weights; the log has each score apart. An independent verifier may look at samples (`rollout/audit.py`). Groups
+without spread may be replaced by groups of other problems (`replacement_rounds`), completions may grow longer in stages
+(`length_stages`), problems that teach nothing retire (`retire_after`). `derive fork` goes on from a kept checkpoint,
+with something changed (`rollout/fork.py`).
+
 What counts in the loss: a completion without verdict, and a cut one where `truncated` is mask, is in neither the
 group's mean nor the normaliser. A completion with advantage 0 is in the normaliser, but is not computed (unless there
-is a KL term, which it would move). Not done: several devices, several turns, rewards other than the verifier's score.
+is a KL term, which it would move). Not done: several devices, several turns.
 """
 
 from __future__ import annotations
@@ -23,24 +33,27 @@ import json
 import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.schema import RlStage, TaskSource
+from configs.schema import RlStage, check_rl_settings
 from configs.stage import StageFile, run_command, write_text_atomic
-from derivatives.rollout.curriculum import Curriculum
+from derivatives.rollout import fork
+from derivatives.rollout.audit import Auditor
+from derivatives.rollout.curriculum import Curriculum, limit_at
 from derivatives.rollout.engine import RolloutEngine
-from derivatives.rollout.judged import Batch, Group, Journal, Judged, roll_out
-from derivatives.rollout.policy_update import LOSSES, PolicyUpdate
+from derivatives.rollout.judged import Batch, Group, Judged, Rolled, roll_out, roll_out_step
+from derivatives.rollout.policy_update import PolicyUpdate
+from derivatives.rollout.problems import check_lengths, encode_prompt, read_tasks
+from derivatives.rollout.store import RolloutStore
 from derivatives.training import checkpoint, metrics
-from derivatives.training.chat import conversation, encode_chat
 from derivatives.training.loop import Trainer, fingerprint, finished
 from verifiers.api import Task
 from verifiers.pool import VerifierPool
-from verifiers.tasks import load_tasks
 
 NUM_KEPT_STEPS = 50
 """Steps of which `rollouts.jsonl` keeps samples, spread evenly over the stage."""
@@ -48,8 +61,6 @@ NUM_KEPT_GROUPS = 2
 MISMATCH_ALARM = 0.05
 """Mean distance, in nats, between the sampler's and the trainer's log-probabilities of a token, above which something
 is wrong (bf16 rounding alone was measured at a fifth of it)."""
-MIN_JUDGED = 200
-"""The share of missing verdicts is taken of at least this many, so that one fault in a small step stops nothing."""
 
 log = logging.getLogger(__name__)
 
@@ -60,91 +71,141 @@ def run(stage_file: StageFile, out: Path) -> None:
     assert isinstance(stage, RlStage)
     if finished(stage_file, out):
         return
-    check_settings(stage)
+    check_rl_settings(stage)
     tasks = read_problems(stage_file, stage)
+    fork.begin(stage_file, out)
     trainer = Trainer(stage_file, out)
-    check_lengths(tasks, trainer, stage)
-    curriculum = Curriculum(len(tasks), stage_file.seed, stage.curriculum)
-    if "curriculum" in trainer.state:
-        curriculum.restore(trainer.state["curriculum"])
-    faults = Faults(stage, trainer.state.get("faults", []))
-    engine = RolloutEngine(trainer.model, trainer.tokenizer)
-    update = PolicyUpdate(trainer, stage, stage_file)
-    if "entropy" in trainer.state:
-        update.entropy.restore(trainer.state["entropy"])
-    journal = Journal(out, fingerprint(stage_file))
+    check_lengths(tasks, trainer.model, trainer.tokenizer, stage.system, stage.sampling.max_new_tokens)
     samples = Samples(out, trainer.step, stage.steps)
-
-    with VerifierPool(stage_file.machine.num_verifier_workers, verifier=stage.verifier) as pool:
+    num_workers = stage_file.machine.num_verifier_workers
+    with (
+        VerifierPool(num_workers, max_no_verdict=stage.max_no_verdict) as pool,
+        Auditor(stage.audit, stage_file.seed, stage.partial_credit)
+        if stage.audit is not None
+        else nullcontext() as auditor,
+    ):
+        steps = Steps(stage_file, trainer, tasks, pool, auditor)
         for step in trainer.steps(stage.steps):
-            chosen = curriculum.draw(step, stage.prompts_per_step)
+            fork.keep(out, step - 1, stage.fork_every)
             started = time.perf_counter()
-            groups = journal.read(step, chosen)
-            if groups is None:
-                batch = as_batch([tasks[index] for index in chosen], trainer, stage, step)
-                groups = roll_out(engine, pool, batch, stage.sampling, stage_file.seed)
-                faults.check(groups)
-                journal.write(step, chosen, groups)
+            rolled = steps.rolled_out(step)
             rollout_s = time.perf_counter() - started
-            faults.note(groups)
-            samples.write(step, [tasks[index] for index in chosen], groups)
-            quantities = update.step([encode_prompt(tasks[index], trainer, stage) for index in chosen], groups)
-            for index, group in zip(chosen, groups, strict=True):
-                known = [one.verdict.score for one in group if not one.missing]
-                if known:
-                    curriculum.note(index, sum(known) / len(known))
-            trainer.state = {
-                "curriculum": curriculum.state(),
-                "faults": faults.recent,
-                "entropy": update.entropy.state(),
-            }
+            samples.write(step, [tasks[index] for index in rolled.problems], rolled.groups)
+            quantities = steps.update_on(step, rolled)
             if quantities["mismatch"] > MISMATCH_ALARM:
                 log.warning(
                     "step %d: the sampler's log-probabilities are off by %.3f nats", step, quantities["mismatch"]
                 )
-            trainer.record(**quantities, **describe(groups, rollout_s))
-            journal.drop_before(min(checkpoint.steps(out), default=0) + 1)
-    metrics.plot_curves(out, ["rl/reward", "rl/solved_fraction", "rl/length", "rl/entropy", "rl/mismatch"])
-    trainer.finish(problems=len(tasks), verifier=stage.verifier)
+            trainer.record(**quantities, **describe(rolled.groups, rollout_s, stage))
+            # The checkpoint of this step, if there will be one, is written after it: the ones before may be needed.
+            steps.store.drop(min(checkpoint.steps(out), default=0) + 1, stage.keep_rollouts, stage.steps)
+    steps.store.drop(stage.steps + 1, stage.keep_rollouts, stage.steps)
+    curves = ["reward", "solved_fraction", "length", "entropy", "mismatch"]
+    curves += ["audit_reward", "audit_truth", "audit_gap"] if auditor is not None else []
+    metrics.plot_curves(out, [f"rl/{name}" for name in curves])
+    more = {} if auditor is None else {"drift_alarms": auditor.alarms}
+    trainer.finish(problems=len(tasks), verifier=stage.verifier, **more)
 
 
-def check_settings(stage: RlStage) -> None:
-    """The policy that is trained must be the one that draws; no setting contradicts another. Raises UserError."""
-    sampling = stage.sampling
-    if sampling.temperature == 0.0:
-        raise UserError("stage.sampling.temperature: 0 draws the same completion for a whole group; allowed: above 0")
-    if sampling.top_p < 1.0 or sampling.top_k > 0 or sampling.min_p > 0.0:
-        raise UserError(
-            f"stage.sampling: top_p {sampling.top_p}, top_k {sampling.top_k} and min_p {sampling.min_p} draw from "
-            "another distribution than the one that is trained; allowed in RL: top_p 1, top_k 0 and min_p 0"
+class Steps:
+    """What the steps of a run share: the curriculum, the engine, the update, the store; restored where one resumes."""
+
+    def __init__(
+        self,
+        stage_file: StageFile,
+        trainer: Trainer,
+        tasks: Sequence[Task],
+        pool: VerifierPool,
+        auditor: Auditor | None,
+    ) -> None:
+        stage = stage_file.stage
+        assert isinstance(stage, RlStage)
+        self.stage, self.seed, self.trainer, self.tasks = stage, stage_file.seed, trainer, tasks
+        self.pool, self.auditor = pool, auditor
+        self.verifiers = [stage.verifier, *(reward.verifier for reward in stage.more_rewards)]
+        self.curriculum = Curriculum(len(tasks), stage_file.seed, stage.curriculum, stage.retire_after)
+        self.engine = RolloutEngine(trainer.model, trainer.tokenizer)
+        self.update = PolicyUpdate(trainer, stage, stage_file)
+        audit = stage.audit.verifier if stage.audit is not None else None
+        self.store = RolloutStore(trainer.out, fingerprint(stage_file), self.verifiers, audit)
+        self.store.write_problems(tasks)
+        kept: list[tuple[str, Any]] = [
+            ("curriculum", self.curriculum),
+            ("entropy", self.update.entropy),
+            ("audit", auditor),
+        ]
+        self.kept = [(name, one) for name, one in kept if one is not None]
+        for name, one in self.kept:
+            if name in trainer.state:
+                one.restore(trainer.state[name])
+
+    def rolled_out(self, step: int) -> Rolled:
+        """The step's groups with verdicts: from the store, if a run that was killed got that far, else drawn now."""
+        limit = self.limit(step)
+        if step > 1 and limit > self.limit(step - 1):
+            self.curriculum.note_longer()
+        self.update.limit = limit
+        count = self.stage.prompts_per_step
+        chosen = self.curriculum.draw(step, count)
+        found = self.store.read(step, chosen, self.trainer.tokenizer)
+        if found is not None:
+            return found
+
+        def roll(problems: Sequence[int], before: int) -> list[Group]:
+            batch = as_batch([self.tasks[index] for index in problems], self.trainer, self.stage, step, before)
+            sampling = self.stage.sampling.model_copy(update={"max_new_tokens": limit})
+            return roll_out(self.engine, self.pool, batch, sampling, self.seed)
+
+        def more(wanted: int, already: int) -> list[int]:
+            return self.curriculum.more(step, count, wanted, already)
+
+        rolled = roll_out_step(chosen, roll, more, self.update.has_spread, self.stage.replacement_rounds)
+        if self.auditor is not None:
+            tasks = [self.tasks[index] for index in rolled.problems]
+            rolled = replace(rolled, groups=self.auditor.judge(step, tasks, rolled.groups))
+        rewards_PG, known_PG = self.update.rewards(rolled.groups)
+        rows = zip(rewards_PG.tolist(), known_PG.tolist(), strict=True)
+        self.store.write(
+            step, rolled, [[value if known else None for value, known in zip(*row, strict=True)] for row in rows]
         )
-    if stage.loss == "dapo" and stage.kl_coefficient > 0:
-        raise UserError(
-            f"stage.kl_coefficient: {stage.kl_coefficient}; DAPO has no KL term: set it to 0, or loss to grpo"
-        )
-    if LOSSES[stage.loss].ON_POLICY_ONLY and stage.updates_per_step > 1:
-        raise UserError(
-            f"stage.updates_per_step: {stage.updates_per_step}; loss {stage.loss} has no ratio that would correct for "
-            "a policy that has moved: set it to 1, or loss to grpo"
-        )
-    if stage.overlong_buffer is not None and stage.truncated != "shaped":
-        raise UserError(
-            f"stage.overlong_buffer: {stage.overlong_buffer} is read only with truncated shaped, not "
-            f"{stage.truncated}: set stage.truncated=shaped, or leave it out"
-        )
-    if stage.overlong_buffer is not None and stage.overlong_buffer > stage.sampling.max_new_tokens:
-        raise UserError(
-            f"stage.overlong_buffer: {stage.overlong_buffer} is longer than sampling.max_new_tokens "
-            f"{stage.sampling.max_new_tokens}; allowed: at most that"
-        )
+        return rolled
+
+    def update_on(self, step: int, rolled: Rolled) -> dict[str, float]:
+        """Train on a step's groups and take in what they showed; what the progress log says of it."""
+        num_first, num_groups = self.stage.prompts_per_step, len(rolled.groups)
+        trained = [rolled.groups[place] for place in rolled.trained]
+        tasks = [self.tasks[rolled.problems[place]] for place in rolled.trained]
+        prompts = [encode_prompt(task, self.trainer.tokenizer, self.stage.system) for task in tasks]
+        quantities = self.update.step(prompts, trained)
+        without = sum(not self.update.has_spread(group) for group in rolled.groups)
+        quantities["groups_without_spread"] = without / num_groups
+        if self.stage.replacement_rounds:
+            quantities["groups_replaced"] = sum(place >= num_first for place in rolled.trained)
+            quantities["groups_drawn"] = num_groups
+        for index, group in zip(rolled.problems, rolled.groups, strict=True):
+            known = [float(one.verdict.score == 1.0) for one in group if not one.missing]
+            if known:
+                self.curriculum.note(index, sum(known) / len(known))
+        self.curriculum.num_extra += num_groups - num_first
+        if self.stage.retire_after is not None:
+            quantities["retired"] = int(self.curriculum.retired().sum())
+        if self.stage.length_stages:
+            quantities["max_new_tokens"] = self.update.limit
+        if self.auditor is not None:
+            quantities |= self.auditor.note(step, rolled.groups)
+            if self.auditor.alarms[-1:] == [step] and len(self.auditor.alarms) == 1:  # the curve shows the rest
+                log.warning("%s", self.auditor.warning())
+        self.trainer.state = {name: one.state() for name, one in self.kept}
+        return quantities
+
+    def limit(self, step: int) -> int:
+        """Longest completion of a step, in tokens."""
+        return limit_at(step, self.stage.steps, [*self.stage.length_stages, self.stage.sampling.max_new_tokens])
 
 
 def read_problems(stage_file: StageFile, stage: RlStage) -> list[Task]:
     """All problems of the stage's data, in order. Raises UserError if there are too few for one step."""
-    tasks: list[Task] = []
-    for name in stage.data:
-        path = Path(name) if name.endswith(".jsonl") else stage_file.data_folder(name) / "problems.jsonl"
-        tasks += load_tasks(TaskSource(name=str(path), split="all"))
+    tasks = read_tasks(stage_file, stage.data)
     if len(tasks) < stage.prompts_per_step:
         raise UserError(
             f"stage.prompts_per_step: {stage.prompts_per_step} distinct problems a step, but {', '.join(stage.data)} "
@@ -153,72 +214,33 @@ def read_problems(stage_file: StageFile, stage: RlStage) -> list[Task]:
     return tasks
 
 
-def check_lengths(tasks: Sequence[Task], trainer: Trainer, stage: RlStage) -> None:
-    """Every problem leaves the model room for an answer; else the run would end at the step that draws it."""
-    limit = trainer.model.config.max_position_embeddings
-    for task in tasks:
-        length = len(encode_prompt(task, trainer, stage))
-        if length + stage.sampling.max_new_tokens > limit:
-            raise UserError(
-                f"stage.sampling.max_new_tokens: {stage.sampling.max_new_tokens} after the {length} tokens of problem "
-                f"{task.id}; the model has {limit} positions; lower it or leave that problem out"
-            )
+def as_batch(tasks: Sequence[Task], trainer: Trainer, stage: RlStage, step: int, before: int = 0) -> Batch:
+    """What a step rolls out after so many other groups; a problem that comes back draws other random numbers."""
+    prompts = [encode_prompt(task, trainer.tokenizer, stage.system) for task in tasks]
+    keys = [f"{step}/{number}/{task.id}" for number, task in enumerate(tasks, before)]
+    verifiers = [stage.verifier, *(reward.verifier for reward in stage.more_rewards)]
+    return Batch(tasks, prompts, keys, stage.group_size, verifiers)
 
 
-def encode_prompt(task: Task, trainer: Trainer, stage: RlStage) -> list[int]:
-    """Token ids of a problem as a chat turn."""
-    return encode_chat(trainer.tokenizer, conversation(task.prompt, stage.system), add_generation_prompt=True)
-
-
-def as_batch(tasks: Sequence[Task], trainer: Trainer, stage: RlStage, step: int) -> Batch:
-    """What a step rolls out; a problem that comes back in another step draws other random numbers."""
-    prompts = [encode_prompt(task, trainer, stage) for task in tasks]
-    keys = [f"{step}/{number}/{task.id}" for number, task in enumerate(tasks)]
-    return Batch(tasks, prompts, keys, stage.group_size)
-
-
-class Faults:
-    """Verdicts that were missing lately, by reason; the stage stops when they are too many.
-
-    Only the latest verdicts are looked at, and a step that is refused is not journalled: when the verifier is mended,
-    the same command goes on.
-    """
-
-    def __init__(self, stage: RlStage, recent: list[str]) -> None:
-        self.stage, self.recent = stage, list(recent)
-
-    def after(self, groups: Sequence[Group]) -> list[str]:
-        """Reasons of the latest verdicts with these groups', empty where there was a verdict."""
-        new = [(one.verdict.reason or "no_reason") if one.missing else "" for group in groups for one in group]
-        return [*self.recent, *new][-max(MIN_JUDGED, len(new)) :]
-
-    def note(self, groups: Sequence[Group]) -> None:
-        self.recent = self.after(groups)
-
-    def check(self, groups: Sequence[Group]) -> None:
-        """Raises UserError that names the most frequent reason."""
-        recent = self.after(groups)
-        reasons = Counter(filter(None, recent))
-        if reasons.total() > self.stage.max_no_verdict * max(len(recent), MIN_JUDGED):
-            worst, count = reasons.most_common(1)[0]
-            raise UserError(
-                f"stage.max_no_verdict: {reasons.total()} of the last {len(recent)} completions got no verdict; "
-                f"allowed is a share of {self.stage.max_no_verdict}; {count} times verifier {self.stage.verifier!r} "
-                f"gave {worst!r}: mend it or the data, then run the same command again"
-            )
-
-
-def describe(groups: Sequence[Group], rollout_s: float) -> dict[str, float]:
+def describe(groups: Sequence[Group], rollout_s: float, stage: RlStage) -> dict[str, float]:
     """What the progress log says of a step's rollouts; means are over completions with a verdict.
 
-    `tokens` are those drawn, so that the log's tokens per second are of the whole step.
+    `solved_any` is the share of problems with a right completion, pass@k with the group's size as k. `tokens` are those
+    drawn, so that the log's tokens per second are of the whole step.
     """
     every = [one for group in groups for one in group]
     known = [one for one in every if not one.missing]
     num_tokens = sum(len(one.completion.token_ids) for one in every)
+    weights = [reward.weight for reward in stage.more_rewards]
+    names = [stage.verifier, *(reward.verifier for reward in stage.more_rewards)] if weights else []
     return {
-        "reward": _mean([one.verdict.score for one in known]),
+        "reward": _mean([one.reward(weights, stage.partial_credit) for one in known]),
+        **{
+            f"score_{name}": _mean([(one.verdict, *one.more)[place].score for one in known])
+            for place, name in enumerate(names)
+        },
         "solved_fraction": _mean([float(one.verdict.score == 1.0) for one in known]),
+        "solved_any": _mean([float(any(one.verdict.score == 1.0 for one in group)) for group in groups]),
         "length": num_tokens / len(every),
         "truncated": _mean([float(one.truncated) for one in every]),
         "no_verdict": _mean([float(one.missing) for one in every]),

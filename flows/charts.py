@@ -59,6 +59,45 @@ def line_chart(title: str, points: Sequence[Point], unit: str = "step") -> Marku
     return _svg(WIDTH, HEIGHT, f"{title}: {summary}", parts)
 
 
+def overlay_chart(
+    title: str, curves: Sequence[tuple[str, Sequence[Point]]], parted_at: float | None = None, unit: str = "step"
+) -> Markup:
+    """Two curves over the same steps, the first one drawn faint, and a line where they part.
+
+    Args:
+        title: What is drawn.
+        curves: Name and points of each; points that are not finite are left out.
+        parted_at: The last step that they have in common.
+        unit: Of the horizontal axis.
+    """
+    kept = [
+        (name, thin([(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)], MAX_POINTS))
+        for name, points in curves
+    ]
+    kept = [(name, points) for name, points in kept if len(points) >= 2]
+    if not kept:
+        return Markup("")
+    every = [point for _, points in kept for point in points]
+    x_scale = Scale(min(x for x, _ in every), max(x for x, _ in every), LEFT, WIDTH - RIGHT)
+    y_scale = Scale(min(y for _, y in every), max(y for _, y in every), HEIGHT - BOTTOM, TOP)
+    parts = [_axes(x_scale, y_scale, unit)]
+    if parted_at is not None and x_scale.low <= parted_at <= x_scale.high:
+        x = f"{x_scale(parted_at):.1f}"
+        parts.append(
+            f'<line class="zero" x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}">'
+            f"<title>parted after {unit} {parted_at:g}</title></line>"
+        )
+    for number_of, (name, points) in enumerate(kept):
+        parts.append(_path(points, x_scale, y_scale, "line faint" if number_of == 0 and len(kept) > 1 else "line"))
+        for x_value, y_value in thin(points, MAX_TOOLTIPS):
+            parts.append(
+                f'<circle class="hit" cx="{x_scale(x_value):.1f}" cy="{y_scale(y_value):.1f}" r="5">'
+                f"<title>{escape(name)}, {unit} {x_value:g}: {number(y_value)}</title></circle>"
+            )
+    ends = "; ".join(f"{name} {number(points[-1][1])} at last" for name, points in kept)
+    return _svg(WIDTH, HEIGHT, f"{title}: {ends}", parts)
+
+
 def forest_plot(bars: Sequence[Bar], zero: float = 0.0, unit: str = "%", signed: bool = False) -> Markup:
     """Figures with intervals under one another, and a line at `zero` (no gain, or the floor)."""
     if not bars:

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from configs.errors import EXIT_USER_ERROR, UserError
 from configs.tree import check_one_tree
-from flows import judge_command
+from flows import fork_command, judge_command, rollouts_command
 
 EXAMPLES = """examples:
   derive math                              the embedded seedling to a released math model, on any machine
@@ -130,8 +130,14 @@ def parser() -> argparse.ArgumentParser:
     made = add("run", "build any preset", change, execute, store, json_output, example="derive run math/smoke")
     made.add_argument("preset", metavar="PRESET", help="preset name (`derive presets`) or path of a .yaml file")
     _add_until(made)
-    for kind, data in (("pretrain", "TEXT.jsonl"), ("sft", "DATA.jsonl"), ("rl", "PROBLEMS.jsonl")):
-        keys = {"pretrain": "text", "sft": "prompt and completion, or messages", "rl": "prompt and answer"}[kind]
+    problems = "prompt and answer"
+    for kind, data, keys in (
+        ("pretrain", "TEXT.jsonl", "text"),
+        ("sft", "DATA.jsonl", "prompt and completion, or messages"),
+        ("sample", "PROBLEMS.jsonl", problems),
+        ("rl", "PROBLEMS.jsonl", problems),
+    ):
+        changed = f"{kind}.num_samples=16" if kind == "sample" else f"{kind}.learning_rate=1e-4"
         made = add(
             kind,
             f"one {kind} stage on your own JSONL, no preset needed",
@@ -139,13 +145,16 @@ def parser() -> argparse.ArgumentParser:
             execute,
             store,
             json_output,
-            example=f"derive {kind} {data} --base seedling --set {kind}.learning_rate=1e-4",
+            example=f"derive {kind} {data} --base seedling --set {changed}",
         )
         made.add_argument("data", type=Path, metavar=data, help=f"JSONL file with {keys} in each line")
-        made.add_argument("--out", type=Path, metavar="DIR", help="also copy the finished model to this new folder")
+        product = "data" if kind == "sample" else "model"
+        made.add_argument("--out", type=Path, metavar="DIR", help=f"also copy the {product} to this new folder")
     _add_inspection(add, store, change, json_output)
     _add_asking(add, json_output)
     judge_command.add_commands(add, json_output, _at_least)
+    rollouts_command.add_commands(add, store, json_output, _at_least)
+    fork_command.add_command(add, _set_option(), execute, store, json_output)
     return top
 
 
@@ -271,8 +280,13 @@ def _store_options() -> argparse.ArgumentParser:
 
 
 def _change_options() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(add_help=False)
+    made = argparse.ArgumentParser(add_help=False, parents=[_set_option()])
     made.add_argument("--base", default="", help="checkpoint to start from: seedling, a folder, or a hub id")
+    return made
+
+
+def _set_option() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(add_help=False)
     made.add_argument(
         "--set",
         action="append",

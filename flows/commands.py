@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.errors import UserError
-from flows import judge_command, runs
+from flows import fork_command, judge_command, rollouts_command, runs
 from flows.session import Request, prepare, results, write_report
+from flows.stages import Session
 from flows.store import Store
 from flows.terminal import duration, interval, result_table
 
@@ -32,7 +33,7 @@ def run_preset(given: argparse.Namespace) -> int:
 
 
 def run_single(given: argparse.Namespace) -> int:
-    """`derive pretrain|sft|rl DATA.jsonl`."""
+    """`derive pretrain|sft|sample|rl DATA.jsonl`."""
     from flows.single import single_stage
 
     if given.out is not None and given.out.exists():
@@ -42,9 +43,10 @@ def run_single(given: argparse.Namespace) -> int:
     request = Request(f"{given.command} {given.data}", base, tuple(given.overrides), given.machine, given.store, recipe)
     code = _run(given, request)
     if code == 0 and given.out is not None:
-        model = Path(runs.all_runs(Store(given.store or None))[-1]["stages"][-1]["folder"]) / "model"
-        shutil.copytree(model, given.out)
-        print(f"model: {given.out}", file=sys.stderr)
+        product = "data" if given.command == "sample" else "model"
+        folder = Path(runs.all_runs(Store(given.store or None))[-1]["stages"][-1]["folder"])
+        shutil.copytree(folder / product, given.out)
+        print(f"{product}: {given.out}", file=sys.stderr)
     return code
 
 
@@ -224,7 +226,11 @@ def _run(given: argparse.Namespace, request: Request) -> int:
     from flows.launch import launch
 
     session = prepare(request)
-    code = launch(session, with_prefect=not given.no_prefect)
+    return conclude(given, session, launch(session, with_prefect=not given.no_prefect))
+
+
+def conclude(given: argparse.Namespace, session: Session, code: int) -> int:
+    """Print what a run came to; returns its exit code."""
     if given.json:
         _print_json(session.record)
     else:
@@ -266,6 +272,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run_preset,
     "pretrain": run_single,
     "sft": run_single,
+    "sample": run_single,
     "rl": run_single,
     "plan": plan,
     "presets": presets,
@@ -278,5 +285,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "adopt": adopt,
     "verify": verify,
     "verifiers": judge_command.run,
+    "rollouts": rollouts_command.run,
+    "fork": fork_command.run,
     "doctor": doctor,
 }

@@ -14,7 +14,16 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.names import is_generated
-from configs.schema import CorpusStage, EvaluateStage, RlStage, SftStage, Stage
+from configs.schema import (
+    CorpusStage,
+    DpoStage,
+    EvaluateStage,
+    RlStage,
+    SampleStage,
+    SftStage,
+    Stage,
+    Supervised,
+)
 from corpora.sources import user_jsonl
 
 Keys = tuple[tuple[str, ...], ...]
@@ -22,6 +31,7 @@ Keys = tuple[tuple[str, ...], ...]
 TEXT = (("text",),)
 EXAMPLES = (("prompt", "completion"), ("messages",))
 PROBLEMS = (("prompt", "answer"),)
+PAIRS = (("prompt", "chosen", "rejected"),)
 CORPUS_KEYS: dict[str, Keys] = {"tokens": TEXT, "examples": EXAMPLES, "problems": PROBLEMS}
 """For each kind of file: the sets of keys of which every line must have one."""
 OUTPUT_OF = {keys: output for output, keys in CORPUS_KEYS.items()}
@@ -34,20 +44,29 @@ def outside_data(stage: Stage) -> dict[str, Any]:
         UserError: when a file is missing, empty, or has a line that its reader could not use.
     """
     found: dict[str, Any] = {}
-    if isinstance(stage, (SftStage, RlStage)):
+    if isinstance(stage, (SftStage, RlStage, SampleStage)):
         keys: Keys = EXAMPLES if isinstance(stage, SftStage) else PROBLEMS
         for index, name in enumerate(stage.data):
             if name.endswith(".jsonl"):
                 found[f"data[{index}]"] = _identity(name, "all", keys, f"{stage.id}.data[{index}]")
+    if isinstance(stage, DpoStage):
+        for field in ("data", "heldout_pairs"):
+            for index, name in enumerate(getattr(stage, field)):
+                if name.endswith(".jsonl"):
+                    found[f"{field}[{index}]"] = _identity(name, "all", PAIRS, f"{stage.id}.{field}[{index}]")
     drawn: list[tuple[str, Any, Keys]] = []
     if isinstance(stage, CorpusStage):
         keys = CORPUS_KEYS[stage.output]
         drawn += [(f"sources[{index}]", source, keys) for index, source in enumerate(stage.sources)]
+    if isinstance(stage, (CorpusStage, SampleStage)):
         drawn += [(f"decontaminate[{index}]", source, PROBLEMS) for index, source in enumerate(stage.decontaminate)]
     if isinstance(stage, EvaluateStage):
         drawn += [(f"tasks[{index}]", source, PROBLEMS) for index, source in enumerate(stage.tasks)]
         drawn += [(f"few_shot_tasks[{index}]", source, PROBLEMS) for index, source in enumerate(stage.few_shot_tasks)]
         drawn += [(f"heldout_text[{index}]", source, TEXT) for index, source in enumerate(stage.heldout_text)]
+    if isinstance(stage, Supervised):
+        drawn += [(f"heldout_text[{index}]", source, TEXT) for index, source in enumerate(stage.heldout_text)]
+        drawn += [(f"probe_tasks[{index}]", source, PROBLEMS) for index, source in enumerate(stage.probe_tasks)]
     for field, source, keys in drawn:
         found[field] = _identity(source.name, source.split, keys, f"{stage.id}.{field}.name")
     return found
@@ -104,7 +123,16 @@ def _check_line(line: bytes, keys: Keys, where: str, wanted: str) -> None:
     row = user_jsonl.parse(line, where)
     if not any(all(key in row for key in group) for group in keys):
         raise UserError(f"{where}: the line has {sorted(row)[:8]}; allowed: {wanted}; add what is missing")
-    user_jsonl.content(row, OUTPUT_OF[keys], where)
+    if keys == PAIRS:
+        _check_texts(row, PAIRS[0], where)
+    else:
+        user_jsonl.content(row, OUTPUT_OF[keys], where)
+
+
+def _check_texts(row: dict[str, Any], names: tuple[str, ...], where: str) -> None:
+    for name in names:
+        if not isinstance(row[name], str):
+            raise UserError(f"{where}: {name}: {str(row[name])[:80]!r} is no text; allowed: text; mend the line")
 
 
 def _identity(name: str, split: str, keys: Keys, where: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from configs.schema import (
     Recipe,
     ReleaseStage,
     RlStage,
+    SampleStage,
     Stage,
     resolved_model,
     stage_inputs,
@@ -45,6 +46,8 @@ STAGE_MODULES = {
     "corpus": "corpora.build",
     "pretrain": "derivatives.pretrain",
     "sft": "derivatives.sft",
+    "dpo": "derivatives.dpo",
+    "sample": "derivatives.sample",
     "rl": "derivatives.rl",
     "evaluate": "derivatives.evaluate",
     "release": "derivatives.release",
@@ -85,7 +88,13 @@ class Plan:
         return next(planned for planned in self.stages if planned.stage.id == stage_id)
 
 
-def make_plan(recipe: Recipe, store: Store, modules: Mapping[str, str] | None = None, download: bool = False) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    store: Store,
+    modules: Mapping[str, str] | None = None,
+    download: bool = False,
+    given: Mapping[str, Artifact] | None = None,
+) -> Plan:
     """Resolve the base, name every stage by its digest and look it up. Writes nothing but the hash cache.
 
     Args:
@@ -93,6 +102,7 @@ def make_plan(recipe: Recipe, store: Store, modules: Mapping[str, str] | None = 
         store: Where to look.
         modules: Stage kind -> module of its command; empty takes the project's own.
         download: Fetch a hub checkpoint that is not in the local cache.
+        given: Stage id -> artifact that is to stand for it, whatever its digest would be now.
 
     Raises:
         UserError: for a base or a data file that cannot be used.
@@ -100,7 +110,9 @@ def make_plan(recipe: Recipe, store: Store, modules: Mapping[str, str] | None = 
     base = resolve_base(recipe.base, recipe.base_revision, store, download)
     plan = Plan(recipe, base, store.digest(base.identity))
     for stage in recipe.stages:
-        plan.stages.append(_plan_stage(plan, stage, (modules or STAGE_MODULES)[stage.kind], store))
+        planned = _plan_stage(plan, stage, (modules or STAGE_MODULES)[stage.kind], store)
+        planned.artifact = (given or {}).get(stage.id, planned.artifact)
+        plan.stages.append(planned)
     return plan
 
 
@@ -137,6 +149,12 @@ def stage_file(
             other = plan.stage(name)
             folder = other.artifact.folder if other.artifact is not None else store.folder(other.digest)
             inputs[name] = StageInput(kind=other.stage.kind, path=str(folder), digest=digest)
+    if isinstance(planned.stage, RlStage) and planned.stage.fork is not None:
+        digest = planned.stage.fork.artifact
+        folder = store.folder(digest) if store.folder(digest).is_dir() else store.partial(digest)
+        from derivatives.rollout import fork_points
+
+        inputs[fork_points.INPUT] = StageInput(kind="rl", path=str(folder), digest=digest)
     resolved = StageFile(
         recipe=plan.recipe.name,
         stage=planned.stage,
@@ -196,8 +214,11 @@ def _config(stage: Stage, inputs: Mapping[str, str]) -> dict[str, Any]:
 
 def verifiers_of(stage: Stage) -> list[str]:
     """Names of the verifiers whose judgement goes into a stage's product."""
-    if isinstance(stage, RlStage):
+    if isinstance(stage, SampleStage):
         return [stage.verifier]
+    if isinstance(stage, RlStage):
+        second = [stage.audit.verifier] if stage.audit is not None else []
+        return [stage.verifier, *(reward.verifier for reward in stage.more_rewards), *second]
     if isinstance(stage, EvaluateStage):
         if stage.judge is not None:
             return [stage.judge]

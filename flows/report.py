@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 from configs.schema import MODEL_KINDS
 from configs.stage import read_progress, write_text_atomic
-from flows.charts import Bar, forest_plot, line_chart, number, stage_graph
+from flows.charts import Bar, forest_plot, line_chart, number, overlay_chart, stage_graph
 
 PAGE = Path(__file__).parent / "page"
 MAX_TEXT = 1500
@@ -35,7 +35,8 @@ SAMPLES_SHOWN = {"correct": 4, "incorrect": 4, "no_verdict": 2}
 MAX_CHARTS = 9
 NOT_METRICS = {"step", "total", "seconds", "eta_s", "tokens", "trained_tokens"}
 FIRST_METRICS = (
-    "reward", "solved_fraction", "loss", "length", "entropy", "mismatch", "truncated", "no_verdict", "grad_norm",
+    "reward", "audit_truth", "audit_gap", "solved_fraction", "loss", "length", "entropy", "mismatch", "truncated",
+    "no_verdict", "grad_norm",
 )  # fmt: skip
 """Curves in this order, then the others as they come."""
 
@@ -68,6 +69,7 @@ def context(run_record: Mapping[str, Any]) -> dict[str, Any]:
         "header": header(run_record, release),
         "evaluations": [evaluation_section(stage, released) for stage in evaluations],
         "gates": (release.metrics if release else {}).get("gates") or [],
+        "fork": fork_section(run_record, stages),
         "curves": [section for stage in stages if (section := curve_section(stage))["charts"]],
         "samples": [section for stage in evaluations if (section := sample_section(stage, released))["groups"]],
         "rollouts": [
@@ -75,6 +77,11 @@ def context(run_record: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "corpora": [
             section for stage in stages if stage.kind == "corpus" and (section := corpus_section(stage))["sources"]
+        ],
+        "sampled": [
+            {"id": stage.id, **facts}
+            for stage in stages
+            if stage.kind == "sample" and (facts := stage.json("data/report.json"))
         ],
         "stages": [stage.row() for stage in stages],
         "graph": stage_graph(
@@ -231,11 +238,8 @@ def curve_section(stage: Stage) -> dict[str, Any]:
     section: dict[str, Any] = {"id": stage.id, "kind": stage.kind, "charts": []}
     if stage.kind not in MODEL_KINDS or stage.folder is None:
         return section
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for line in read_progress(stage.folder):
-        for name, value in line.items():
-            if _short(name) not in NOT_METRICS and _is_number(value) and _is_number(line.get("step")):
-                curves.setdefault(name, []).append((line["step"], value))
+    curves = _curves(stage.folder)
+    section["alarms"] = [f"{step:g}" for step, value in curves.pop("rl/audit_alarm", []) if value]
     order = {name: index for index, name in enumerate(FIRST_METRICS)}
     names = sorted(curves, key=lambda name: order.get(_short(name), len(order)))
     varying = [name for name in names if _short(name) in order or len({value for _, value in curves[name]}) > 1]
@@ -246,6 +250,42 @@ def curve_section(stage: Stage) -> dict[str, Any]:
                 {"name": name, "svg": chart, "first": number(curves[name][0][1]), "last": number(curves[name][-1][1])}
             )
     return section
+
+
+def fork_section(run_record: Mapping[str, Any], stages: list[Stage]) -> dict[str, Any]:
+    """The curves of a fork over those of the run that it goes on from; empty for a run that is none."""
+    from derivatives.rollout.fork_points import INPUT
+
+    fork = run_record.get("fork")
+    stage = next((one for one in stages if isinstance(fork, dict) and one.id == fork.get("stage")), None)
+    if not isinstance(fork, dict) or stage is None or stage.folder is None:
+        return {}
+    given = ((stage.stage_file.get("inputs") or {}).get(INPUT) or {}).get("path")
+    origin = Path(str(given or ""))
+    if not origin.is_dir():  # it was half built when the fork began
+        origin = origin.with_name(origin.name.removesuffix(".partial"))
+    before, after = _curves(origin) if given else {}, _curves(stage.folder)
+    names = [name for name in after if name in before]
+    charts = []
+    for metric in FIRST_METRICS:
+        for name in [name for name in names if _short(name) == metric]:
+            labels = (str(fork.get("run")), "this run")
+            pair = list(zip(labels, (before[name], after[name]), strict=True))
+            chart = overlay_chart(name, pair, parted_at=fork.get("step"))
+            if chart:
+                last = [number(curve[-1][1]) for _, curve in pair]
+                charts.append({"name": name, "svg": chart, "before": last[0], "after": last[1]})
+    return {**fork, "changed": fork.get("changed") or [], "charts": charts[:MAX_CHARTS]}
+
+
+def _curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Steps and values of every metric of a stage's progress."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for line in read_progress(folder):
+        for name, value in line.items():
+            if _short(name) not in NOT_METRICS and _is_number(value) and _is_number(line.get("step")):
+                curves.setdefault(name, []).append((line["step"], value))
+    return curves
 
 
 def _short(name: str) -> str:

@@ -40,6 +40,8 @@ class Request:
     """Stage ids; with some, only they and what they read are built."""
     modules: Mapping[str, str] | None = None
     """Stage kind -> module of its command; empty takes the project's own."""
+    given: Mapping[str, Artifact] | None = field(default=None, compare=False)
+    """Stage id -> artifact that is to stand for it."""
 
     @property
     def command(self) -> str:
@@ -60,7 +62,7 @@ def prepare(request: Request, listeners: list[Listener] | None = None) -> Sessio
     recipe = request.recipe or load_recipe(request.preset, overrides, request.base or None)
     machine = load_machine(request.machine or default_machine_name())
     store = Store(request.store or None)
-    plan = make_plan(recipe, store, request.modules, download=True)
+    plan = make_plan(recipe, store, request.modules, download=True, given=request.given)
     if request.until:
         plan = cut(plan, request.until)
     record = runs.new_record(recipe, overrides, machine.name)

@@ -1,4 +1,4 @@
-"""Recipes of one training stage, for `derive pretrain|sft|rl DATA.jsonl --base X`: made in memory, run like any other.
+"""Recipes of one stage, for `derive pretrain|sft|sample|rl DATA.jsonl --base X`: made in memory, run like any other.
 
 The defaults are for a checkpoint that is tuned further: one pass, gentle learning rates, larger for the seedling,
 which is a thousand times smaller than what the gentle ones are for. `--set STAGE.field=value` changes any field.
@@ -19,14 +19,14 @@ from flows.inputs import CORPUS_KEYS, check_jsonl
 BYTES_PER_TOKEN = 4
 """Of English text and code under Qwen's tokenizer; only sizes the default pass over a pretraining file."""
 
-OUTPUTS = {"pretrain": "tokens", "sft": "examples", "rl": "problems"}
+OUTPUTS = {"pretrain": "tokens", "sft": "examples", "sample": "problems", "rl": "problems"}
 GENTLE = {"pretrain": 1e-5, "sft": 1e-5, "rl": 1e-6}
 SEEDLING = {"pretrain": 1e-3, "sft": 1e-3, "rl": 2e-4}
 RL_STEPS = 50
 
 
 def single_stage(kind: str, data: Path, base: str, overrides: Sequence[str]) -> Recipe:
-    """A recipe that trains `base` on one JSONL file.
+    """A recipe that trains `base` on one JSONL file, or samples from it.
 
     Raises:
         UserError: for a file without the needed keys, or an override that does not fit.
@@ -35,8 +35,9 @@ def single_stage(kind: str, data: Path, base: str, overrides: Sequence[str]) -> 
     if data.suffix != ".jsonl":
         raise UserError(f"DATA: {str(data)!r} does not end in .jsonl; give a JSONL file")
     check_jsonl(data, CORPUS_KEYS[OUTPUTS[kind]], "DATA")
-    rate = (SEEDLING if base == "seedling" else GENTLE)[kind]
-    stage: dict[str, Any] = {"id": kind, "kind": kind, "learning_rate": rate, "data": [str(data)]}
+    stage: dict[str, Any] = {"id": kind, "kind": kind, "data": [str(data)]}
+    if kind in GENTLE:
+        stage["learning_rate"] = (SEEDLING if base == "seedling" else GENTLE)[kind]
     stages = [stage]
     if kind == "pretrain":
         stage.update(data=["corpus"], num_tokens=max(1, data.stat().st_size // BYTES_PER_TOKEN))

@@ -2,8 +2,9 @@
 
 What the command says goes to `stage.log` in its folder, never to a pipe of ours. Exit code 0 publishes the
 folder; 75 is tried again; 2 is the user's error, told in the command's own line; anything else fails with the
-end of the log. Whatever interrupts the wait (Ctrl-C, SIGTERM, Prefect's cancellation) ends the whole process
-tree before it goes on. A folder that is not published stays, and the next run resumes it.
+end of the log. Verdicts that it awaits for too long (`verifiers.breaker.Watchdog`) are told while it runs.
+Whatever interrupts the wait (Ctrl-C, SIGTERM, Prefect's cancellation) ends the whole process tree before it goes on.
+A folder that is not published stays, and the next run resumes it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ from flows.runs import elapsed
 from flows.source import ROOT, closure
 from flows.store import CHECKPOINTS, Artifact, Build, Store
 from flows.supervisor import Supervised
+from verifiers.breaker import WAITING
 
 LOG = "stage.log"
+TOLD_AT_ONCE = (WAITING, "drift alarm, step ")
+"""How lines of the log begin that a person should see while the stage runs; the second is `rollout/audit.py`'s."""
 FAILURE = "failure.json"
 """Where a rank leaves its exit code and message (`derivatives.training.ranks`)."""
 NUM_LOG_LINES = 30
@@ -232,7 +236,8 @@ def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path)
         if code == EXIT_USER_ERROR:
             message = _by_its_id(planned, told or _last_words(build.folder / LOG, "error: "))
             # A rejected input leaves nothing to resume; a refused release leaves the figures that refused it.
-            if not any((build.folder / CHECKPOINTS).glob("[!.]*")) and planned.stage.kind != "release":
+            begun = any((build.folder / CHECKPOINTS).glob("[!.]*")) or any((build.folder / "rollouts").glob("step-*"))
+            if not begun and planned.stage.kind != "release":
                 build.discard()
             raise UserError(message)
         if code == EXIT_RETRY and delay_s is not None:
@@ -252,6 +257,7 @@ def _run_command(session: Session, planned: PlannedStage, build: Build, path: Pa
     with (build.folder / LOG).open("ab") as log:
         log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {planned.stage.id}\n".encode())
         log.flush()
+        heard = log.tell()
         running = Supervised(
             stage_command(planned, session.machine, path, build.folder),
             log,
@@ -273,6 +279,9 @@ def _run_command(session: Session, planned: PlannedStage, build: Build, path: Pa
             if line is not None and line != last:
                 last = line
                 session.tell(partial(_tell_progress, planned, line))
+            waits, heard = waiting_lines(build.folder / LOG, heard)
+            for text in waits:
+                session.note(f"{planned.stage.id}: {text}")
     return code
 
 
@@ -290,6 +299,18 @@ def last_progress(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def waiting_lines(log: Path, start: int) -> tuple[list[str], int]:
+    """What a stage says from this byte of its log on that cannot wait for its end, and the byte to read on from."""
+    if log.stat().st_size == start:
+        return [], start
+    with log.open("rb") as file:
+        file.seek(start)
+        whole, newline, _ = file.read().rpartition(b"\n")
+    lines = whole.decode("utf-8", errors="replace").splitlines()
+    told = [line[line.index(mark) :] for line in lines for mark in TOLD_AT_ONCE if mark in line]
+    return told, start + len(whole) + len(newline)
 
 
 def _stage_environment(machine: Machine) -> dict[str, str]:

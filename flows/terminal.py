@@ -197,9 +197,12 @@ def result_table(results: Mapping[str, Any]) -> Table:
         label = interval(many) + (f" (k = {many['k']})" if many else "")
         missing = f"{once.get('no_verdict', 0)} of {once.get('total', 0)}"
         table.add_row(escape(name), interval(once), gain, label, missing)
-    floor = (results.get("floor") or {}).get("value")
-    if floor is not None:
-        table.add_row("[dim]best constant answer[/dim]", f"{floor * 100:.1f}%", "", "", "")
+    floor = results.get("floor") or {}
+    reasons = [best["reason"] for best in (floor.get("best_constant") or {}).values() if best.get("reason")]
+    if floor.get("value") is not None:
+        table.add_row("[dim]best constant answer[/dim]", f"{floor['value'] * 100:.1f}%", "", "", "")
+    elif reasons:
+        table.add_row("[dim]best constant answer[/dim]", "[dim]none[/dim]", f"[dim]{escape(reasons[0])}[/dim]", "", "")
     return table
 
 

@@ -14,6 +14,8 @@ from verifiers.api import Outcome, Task, Verdict
 
 NUM_CONSTANTS = 3
 """Gold answers, most frequent first, that are tried as a constant answer to a whole set."""
+NO_CONSTANT = "not judged by a final answer alone"
+"""Why a set has no constant answer, as tables and cards say it."""
 NUM_COLUMNS = 140
 """Width of the printed tables where there is no terminal."""
 
@@ -89,27 +91,38 @@ def gain(before: ModelAnswers, after: ModelAnswers, confidence: float, seed: int
 
 
 def floor(tasks: Sequence[Task], judge: Callable[[Sequence[tuple[Task, str]]], Sequence[Verdict]]) -> dict[str, Any]:
-    """How far the best constant answer of each set gets: what a model must beat to have understood anything."""
+    """How far the best constant answer of each set gets: what a model must beat to have understood anything.
+
+    A gold answer in a box that is not even right for the task it comes from (a program, instructions, a format that
+    asks for more) makes no constant answer: the set has none, with the reason, and neither has the whole. Its 0% would
+    be a fact about the judge, and beating it would show nothing.
+    """
     by_task: dict[str, list[Task]] = {}
     for task in tasks:
         by_task.setdefault(task.source, []).append(task)
+
+    def num_right(group: Sequence[Task], constant: str) -> int:
+        verdicts = judge([(task, f"\\boxed{{{constant}}}") for task in group])
+        return sum(verdict.outcome is Outcome.CORRECT for verdict in verdicts)
+
     best: dict[str, dict[str, Any]] = {}
     num_correct = 0
     for name, group in by_task.items():
-        scores: list[tuple[int, str]] = []
-        for constant, _ in Counter(task.answer for task in group).most_common(NUM_CONSTANTS):
-            verdicts = judge([(task, f"\\boxed{{{constant}}}") for task in group])
-            scores.append((sum(verdict.outcome is Outcome.CORRECT for verdict in verdicts), constant))
-        count, constant = max(scores, key=lambda pair: pair[0])
-        best[name] = {"answer": constant, "value": count / len(group)}
+        constants = [answer for answer, _ in Counter(task.answer for task in group).most_common(NUM_CONSTANTS)]
+        taken_from = {task.answer: task for task in group}
+        scores = [(num_right(group, one), one) for one in constants if num_right([taken_from[one]], one)]
+        count, constant = max(scores, key=lambda pair: pair[0], default=(0, None))
         num_correct += count
-    return {"best_constant": best, "value": num_correct / len(tasks)}
+        best[name] = {"answer": constant, "value": count / len(group)}
+        if constant is None:
+            best[name] |= {"value": None, "reason": NO_CONSTANT}
+    whole = all(one["value"] is not None for one in best.values())
+    return {"best_constant": best, "value": num_correct / len(tasks) if whole else None}
 
 
 def print_table(results: Mapping[str, Any]) -> None:
     """Models by figures, then task sets by models with the best constant answer, on stdout."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     models = results["models"]
@@ -128,15 +141,23 @@ def print_table(results: Mapping[str, Any]) -> None:
     constants = results["floor"]["best_constant"]
     for task, best in constants.items():
         row = [one["by_task"][task] for one in models.values()]
-        shown = escape(textwrap.shorten(best["answer"], 30, placeholder="..."))
-        by_task.add_row(task, f"{row[0]['total']}", f"{best['value']:.1%} ({shown})", *map(_percent, row))
-    by_task.add_row(
-        "all", "", f"{results['floor']['value']:.1%}", *(_percent(one["pass@1"]) for one in models.values())
-    )
+        by_task.add_row(task, f"{row[0]['total']}", _constant(best), *map(_percent, row))
+    reached = results["floor"]["value"]
+    shown = "" if reached is None else f"{reached:.1%}"
+    by_task.add_row("all", "", shown, *(_percent(one["pass@1"]) for one in models.values()))
     console = Console()
     if not console.is_terminal:
         console = Console(width=NUM_COLUMNS)
     console.print(overall, by_task)
+
+
+def _constant(best: Mapping[str, Any]) -> str:
+    """What the best constant answer reaches, and which it is; or why there is none."""
+    from rich.markup import escape
+
+    if best["value"] is None:
+        return escape(f"none: {best['reason']}")
+    return f"{best['value']:.1%} ({escape(textwrap.shorten(best['answer'], 30, placeholder='...'))})"
 
 
 def _percent(interval: Mapping[str, float] | None, sign: bool = False) -> str:

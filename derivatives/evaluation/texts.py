@@ -28,7 +28,7 @@ WINDOW_TOKENS = 1024
 _BATCH_TOKENS = 8192
 
 
-def read_texts(sources: Sequence[CorpusSource]) -> dict[str, list[str]]:
+def read_texts(sources: Sequence[CorpusSource], max_bytes: int = MAX_BYTES) -> dict[str, list[str]]:
     """The first texts of each source, by name. Raises UserError for a source without any."""
     found: dict[str, list[str]] = {}
     for source in sources:
@@ -37,7 +37,7 @@ def read_texts(sources: Sequence[CorpusSource]) -> dict[str, list[str]]:
         for text in texts(source):
             chosen.append(text)
             num_bytes += len(text.encode("utf-8", "surrogatepass"))
-            if num_bytes >= MAX_BYTES:
+            if num_bytes >= max_bytes:
                 break
         if not chosen:
             raise UserError(
@@ -49,15 +49,23 @@ def read_texts(sources: Sequence[CorpusSource]) -> dict[str, list[str]]:
     return found
 
 
-@torch.inference_mode()
-def bits_per_byte(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str]) -> float:
-    """Bits that the model needs for each byte of the documents."""
+def text_rows(
+    tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], max_positions: int
+) -> tuple[list[Row], int]:
+    """The windows of documents as rows, and the bytes that they stand for."""
     (start,) = encode_text(tokenizer, END_OF_TEXT)
-    window = min(WINDOW_TOKENS, model.config.max_position_embeddings) - 1
+    window = min(WINDOW_TOKENS, max_positions) - 1
     rows: list[Row] = []
     for document in documents:
         ids = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
         rows += [Row([start, *ids[place : place + window]]) for place in range(0, len(ids), window)]
+    return rows, sum(len(document.encode("utf-8", "surrogatepass")) for document in documents)
+
+
+@torch.inference_mode()
+def bits_per_byte(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str]) -> float:
+    """Bits that the model needs for each byte of the documents."""
+    rows, num_bytes = text_rows(tokenizer, documents, model.config.max_position_embeddings)
     nats = 0.0
     for batch in pack(rows, _BATCH_TOKENS):
         placed = batch.to(model.device)
@@ -67,5 +75,4 @@ def bits_per_byte(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, do
                 hidden_TE, head_weight(model), placed.targets_T, placed.weights_T, num_real_tokens(tokenizer)
             )
         )
-    num_bytes = sum(len(document.encode("utf-8", "surrogatepass")) for document in documents)
     return nats / math.log(2) / num_bytes

@@ -297,6 +297,10 @@ class _Run:
                 self.on_completion(i, sample, completion)
 
     def _completion(self, ids: list[int], log_probs: list[float]) -> Completion:
-        stopped = ids[-1] in self.engine.stop_ids
-        text = str(self.engine.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=False))
-        return Completion(ids, log_probs, "stop" if stopped else "length", text)
+        reason = "stop" if ids[-1] in self.engine.stop_ids else "length"
+        return Completion(ids, log_probs, reason, text_of(self.engine.tokenizer, ids, reason))
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], finish_reason: str) -> str:
+    """The text of a completion, without the stop token that ended it."""
+    return str(tokenizer.decode(token_ids[:-1] if finish_reason == "stop" else token_ids, skip_special_tokens=False))

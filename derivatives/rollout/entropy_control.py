@@ -28,7 +28,7 @@ class EntropyControl:
     """
 
     def __init__(self, first: float, target: float | None) -> None:
-        self.value, self.target = first, target
+        self.first, self.value, self.target = first, first, target
         self.is_low = True
 
     @property
@@ -44,7 +44,10 @@ class EntropyControl:
         self.value = max(0.0, self.value + (CHANGE if self.is_low else -CHANGE))
 
     def state(self) -> dict[str, Any]:
-        return {"value": self.value, "is_low": self.is_low}
+        """What a checkpoint keeps."""
+        return {"value": self.value, "is_low": self.is_low, "first": self.first, "target": self.target}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.value, self.is_low = float(state["value"]), bool(state["is_low"])
+        """Take over a saved state, unless it is of other settings (of a fork that changed them)."""
+        if (state["first"], state["target"]) == (self.first, self.target):
+            self.value, self.is_low = float(state["value"]), bool(state["is_low"])

@@ -1,20 +1,20 @@
-"""Groups of completions with their verdicts: rolled out, judged at once, and kept for a run that resumes.
+"""Groups of completions with their verdicts: rolled out, judged at once, and replaced where they teach nothing.
 
-The journal holds each step's groups, written before the step's update: a run that is killed after that replays them
-instead of drawing and judging again, so its rewards cannot differ, whatever a verifier's clock does.
+A completion may be judged by several verifiers (the stage's own first, then those of `more_rewards`). It has a reward
+only if all of them gave a verdict: a mean over completions that were judged differently would compare unlike things.
+
+Source of the replacement: DAPO's dynamic sampling (arXiv:2503.14476, section 3.2). Departures: it is bounded in rounds,
+and what the replaced groups cost is counted: they stay in the step's figures and in the rollout store.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from configs.schema import Sampling
-from configs.stage import write_text_atomic
 from derivatives.rollout.engine import Completion, RolloutEngine
 from verifiers.api import Outcome, Task, Verdict, incorrect
 from verifiers.pool import VerifierPool
@@ -25,10 +25,19 @@ TRUNCATED = "truncated"
 
 @dataclass(frozen=True)
 class Judged:
-    """One completion and what became of it."""
+    """One completion and what became of it.
+
+    Attributes:
+        completion: Token ids, log-probabilities and text.
+        verdict: Of the stage's own verifier.
+        more: Of the further ones, in the recipe's order.
+        audit: Of the independent one, where this completion was among its samples.
+    """
 
     completion: Completion
     verdict: Verdict
+    more: tuple[Verdict, ...] = ()
+    audit: Verdict | None = None
 
     @property
     def truncated(self) -> bool:
@@ -36,8 +45,24 @@ class Judged:
 
     @property
     def missing(self) -> bool:
-        """Whether there is no verdict."""
-        return self.verdict.outcome is Outcome.NO_VERDICT
+        """Whether a verdict that the reward needs is not there."""
+        return self.missing_reason is not None
+
+    @property
+    def missing_reason(self) -> str | None:
+        """Why the first missing verdict is missing; None where none is."""
+        for verdict in (self.verdict, *self.more):
+            if verdict.outcome is Outcome.NO_VERDICT:
+                return verdict.reason or "no_reason"
+        return None
+
+    def reward(self, weights: Sequence[float] = (), partial_credit: bool = False) -> float:
+        """The sum of what all verdicts are worth, those of the further verifiers times their weights.
+
+        Rounded to a billionth, so that two sums of the same scores are equal and have no spread.
+        """
+        first, *more = (worth(verdict, partial_credit) for verdict in (self.verdict, *self.more))
+        return round(first + sum(weight * worth for weight, worth in zip(weights, more, strict=True)), 9)
 
     def summary(self) -> dict[str, Any]:
         """Text and verdict, for people and for judging again."""
@@ -48,69 +73,83 @@ class Judged:
 Group = list[Judged]
 
 
+def worth(verdict: Verdict, partial_credit: bool) -> float:
+    """What a verdict adds to the reward: 1 if it is correct and 0 if not; with `partial_credit`, its score."""
+    return verdict.score if partial_credit or verdict.outcome is Outcome.CORRECT else 0.0
+
+
 @dataclass(frozen=True)
 class Batch:
-    """What is to be rolled out: one prompt per task, as token ids."""
+    """What is to be rolled out: one prompt per task, as token ids, and who judges the completions."""
 
     tasks: Sequence[Task]
     prompts: Sequence[list[int]]
     keys: Sequence[str]
     num_samples: int
+    verifiers: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """All groups of a step.
+
+    Attributes:
+        problems: Numbers of the problems, one per group, in the order in which they were drawn.
+        groups: Their completions.
+        trained: Places of the groups that the update sees; the others were replaced.
+    """
+
+    problems: list[int]
+    groups: list[Group]
+    trained: list[int]
 
 
 def roll_out(engine: RolloutEngine, pool: VerifierPool, batch: Batch, sampling: Sampling, seed: int) -> list[Group]:
-    """Generate all completions; each is with a verifier as soon as it ends, while the others are still growing."""
-    futures: dict[tuple[int, int], Future[Verdict]] = {}
+    """Generate all completions; each is with its verifiers as soon as it ends, while the others are still growing."""
+    futures: dict[tuple[int, int], list[Future[Verdict]]] = {}
 
     def submit(index: int, sample: int, completion: Completion) -> None:
         if completion.finish_reason != "length":
-            futures[index, sample] = pool.submit(batch.tasks[index], completion.text)
+            task = batch.tasks[index]
+            futures[index, sample] = [
+                pool.submit(replace(task, verifier=name), completion.text) for name in batch.verifiers
+            ]
+
+    def judged(index: int, sample: int, completion: Completion) -> Judged:
+        asked = futures.get((index, sample))
+        verdicts = [future.result() for future in asked] if asked else [incorrect(TRUNCATED)] * len(batch.verifiers)
+        return Judged(completion, verdicts[0], tuple(verdicts[1:]))
 
     completions = engine.generate(batch.prompts, batch.num_samples, sampling, seed, batch.keys, on_completion=submit)
-    return [
-        [
-            Judged(one, futures[index, sample].result() if (index, sample) in futures else incorrect(TRUNCATED))
-            for sample, one in enumerate(group)
-        ]
-        for index, group in enumerate(completions)
-    ]
+    return [[judged(index, sample, one) for sample, one in enumerate(group)] for index, group in enumerate(completions)]
 
 
-class Journal:
-    """`OUT/checkpoints/rollouts-000012.json`: the groups of steps since the oldest checkpoint that is kept."""
+def roll_out_step(
+    chosen: Sequence[int],
+    roll: Callable[[Sequence[int], int], list[Group]],
+    more: Callable[[int, int], list[int]],
+    has_spread: Callable[[Group], bool],
+    rounds: int,
+) -> Rolled:
+    """The groups of a step, those without spread replaced as far as `rounds` go.
 
-    def __init__(self, out: Path, fingerprint: str) -> None:
-        self.folder, self.fingerprint = out / "checkpoints", fingerprint
-
-    def path(self, step: int) -> Path:
-        return self.folder / f"rollouts-{step:06d}.json"
-
-    def write(self, step: int, problems: Sequence[int], groups: Sequence[Group]) -> None:
-        """Keep a step's groups; on the disk when this returns."""
-        rows = [
-            [{"completion": asdict(one.completion), "verdict": asdict(one.verdict)} for one in group]
-            for group in groups
-        ]
-        content = {"fingerprint": self.fingerprint, "problems": list(problems), "groups": rows}
-        write_text_atomic(self.path(step), json.dumps(content) + "\n")
-
-    def read(self, step: int, problems: Sequence[int]) -> list[Group] | None:
-        """A step's groups, if they are there, of this very run, and of these problems."""
-        try:
-            content = json.loads(self.path(step).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        if content.get("fingerprint") != self.fingerprint or content["problems"] != list(problems):
-            return None
-        return [[_judged(row) for row in group] for group in content["groups"]]
-
-    def drop_before(self, step: int) -> None:
-        """Forget steps that no checkpoint needs any more."""
-        for path in self.folder.glob("rollouts-*.json"):
-            if int(path.stem.partition("-")[2]) < step:
-                path.unlink(missing_ok=True)
-
-
-def _judged(row: dict[str, Any]) -> Judged:
-    verdict = {**row["verdict"], "outcome": Outcome(row["verdict"]["outcome"])}
-    return Judged(Completion(**row["completion"]), Verdict(**verdict))
+    Args:
+        chosen: The step's problems.
+        roll: Completes problems; also told how many groups of the step came before.
+        more: The next problems to try: how many, after how many of such.
+        has_spread: Whether a group's rewards differ.
+        rounds: Times that groups may be replaced.
+    """
+    problems, groups = list(chosen), roll(chosen, 0)
+    trained = list(range(len(problems)))
+    for _ in range(rounds):
+        flat = [place for place, number in enumerate(trained) if not has_spread(groups[number])]
+        others = more(len(flat), len(problems) - len(chosen)) if flat else []
+        if not others:
+            break
+        for group in roll(others, len(problems)):
+            if flat and has_spread(group):
+                trained[flat.pop(0)] = len(groups)
+            groups.append(group)
+        problems += others
+    return Rolled(problems, groups, trained)

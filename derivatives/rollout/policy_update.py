@@ -64,7 +64,8 @@ class PolicyUpdate:
             own.high if stage.clip_high is None else stage.clip_high,
         )
         self.limit = stage.sampling.max_new_tokens
-        self.overlong_buffer = stage.overlong_buffer or max(1, self.limit // OVERLONG_SHARE)
+        """`max_new_tokens` of the step at hand; a stage with growing lengths sets it."""
+        self.weights = [reward.weight for reward in stage.more_rewards]
         self.entropy = EntropyControl(stage.entropy_coefficient, stage.entropy_target)
         self.num_real_tokens = num_real_tokens(trainer.tokenizer)
         self.reference: PreTrainedModel | None = None
@@ -106,8 +107,17 @@ class PolicyUpdate:
             "trained_tokens": totals.num_tokens,
         }
 
+    @property
+    def overlong_buffer(self) -> int:
+        """Tokens before the limit over which reward is taken away where `truncated` is shaped."""
+        return min(self.limit, self.stage.overlong_buffer or max(1, self.limit // OVERLONG_SHARE))
+
+    def has_spread(self, group: Group) -> bool:
+        """Whether the group's rewards differ, so that it gives a gradient."""
+        return bool(has_spread(*self.rewards([group])))
+
     def rewards(self, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
-        """Rewards [P, G], which are scores less what nearing the limit costs, and whether each counts."""
+        """Rewards [P, G], which are combined scores less what nearing the limit costs, and whether each counts."""
         masks_truncated = self.stage.truncated == "mask"
 
         def counts(one: Judged) -> bool:
@@ -118,11 +128,12 @@ class PolicyUpdate:
         return torch.tensor(rewards, dtype=torch.float64), torch.tensor(known)
 
     def _reward(self, one: Judged) -> float:
+        combined = one.reward(self.weights, self.stage.partial_credit)
         if self.stage.truncated != "shaped":
-            return one.verdict.score
+            return combined
         length = len(one.completion.token_ids)
         penalty = overlong_penalty(length, self.limit, self.overlong_buffer, one.truncated)
-        return (0.0 if one.truncated else one.verdict.score) + penalty
+        return (0.0 if one.truncated else combined) + penalty
 
     def _parts(self, num_groups: int) -> list[range]:
         """Groups of each update: as equal as they come, in the drawn order."""

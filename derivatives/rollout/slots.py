@@ -65,7 +65,7 @@ class Slots:
     def fits(self, num_slots: int, num_columns: int, max_new_tokens: int) -> bool:
         """Whether these tensors can be used again for such a generation."""
         return (
-            self.cache.shape[2] == num_slots
+            self.cache.shape[2] >= num_slots  # of more, those that stay empty are left out as soon as nothing waits
             and self.cache.shape[4] >= num_columns
             and self.out_tokens_BN.shape[1] > max_new_tokens
         )

@@ -1,8 +1,9 @@
 """A stage command of any kind that only goes through the motions, for tests of the flow around it.
 
 Run like a real one: `python -m tests.e2e.fake_stage STAGE.json OUT/`. What it does besides is said by
-FAKE_STAGE, `ID:BEHAVIOUR` words: `crash`, `user_error`, `hang`, `retry_once`, `count` (ten steps of 0.2 s that
-go on from a checkpoint after a kill). Every start is noted in FAKE_STAGE_STARTS.
+FAKE_STAGE, `ID:BEHAVIOUR` words: `crash`, `user_error`, `hang`, `retry_once`, `wait` (its verifier is silent for a
+second), `count` (ten steps of 0.2 s that go on from a checkpoint after a kill). Every start is noted in
+FAKE_STAGE_STARTS.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from configs.errors import RetryableError, UserError
 from configs.stage import Progress, StageFile, load_stage_file, run_command, write_json_atomic, write_text_atomic
+from verifiers.breaker import Watchdog
 
 
 def behaviour_of(stage_id: str) -> str:
@@ -62,6 +64,9 @@ def run(stage_file: StageFile, out: Path) -> None:
             time.sleep(300)
     if behaviour == "count":
         count(out)
+    if behaviour == "wait":
+        Watchdog(0.2, lambda: "task 't1'").start()
+        time.sleep(1.0)
     product = {"evaluate": "results.json", "corpus": "data/report.json", "release": "release/config.json"}
     name = product.get(stage.kind, "model/config.json")
     write_json_atomic(out / name, results(stage.models) if stage.kind == "evaluate" else {"made_by": stage.kind})

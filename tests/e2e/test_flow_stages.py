@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -157,6 +158,17 @@ def test_a_crash_tells_the_end_of_the_log_and_the_next_run_resumes(
     monkeypatch.setenv("FAKE_STAGE", "")
     assert conduct(prepare(request(tmp_path)))["status"] == "completed"
     assert starts(tmp_path) == ["problems", "sft", "rl", "rl", "evaluate", "release"]
+
+
+@pytest.mark.slow
+def test_what_a_silent_verifier_awaits_is_told_while_the_stage_runs(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_STAGE", "rl:wait")
+    session = prepare(request(tmp_path))
+    told: list[str] = []
+    monkeypatch.setattr(session, "note", told.append)
+    assert conduct(session)["status"] == "completed"
+    assert told and all(re.fullmatch(r"rl: waiting: no verdict for \d s; awaited: task 't1'", text) for text in told)
 
 
 @pytest.mark.slow

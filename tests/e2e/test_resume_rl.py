@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 import derivatives.seedling
-from configs.schema import Machine, RlStage, Sampling
+from configs.schema import Audit, Machine, Reward, RlStage, Sampling
 from configs.stage import StageFile, StageInput, read_progress
 
 CHECKPOINT = Path(derivatives.seedling.__file__).parent / "checkpoint"
 ROOT = Path(derivatives.seedling.__file__).parents[2]
 NUM_KILLS = 4
-CLOCKS = {"seconds", "rl/tokens_per_s", "rl/rollout_tokens_per_s", "rl/eta_s"}
+CLOCKS = {"seconds", "rl/tokens_per_s", "rl/rollout_tokens_per_s", "rl/eta_s", "rl/peak_memory_gb"}
 
 
 def write_stage(folder: Path) -> Path:
@@ -37,7 +37,9 @@ def write_stage(folder: Path) -> Path:
     (folder / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     stage = RlStage(
         id="rl", data=(str(folder / "p.jsonl"),), steps=7, prompts_per_step=6, group_size=4, learning_rate=1e-4,
-        sampling=Sampling(max_new_tokens=16), checkpoint_every=2, micro_batch_tokens=512, max_no_verdict=1.0,
+        sampling=Sampling(max_new_tokens=16), checkpoint_every=2, micro_batch_tokens=512, max_no_verdict=0.9,
+        length_stages=(8,), retire_after=1, replacement_rounds=2, more_rewards=(Reward(verifier="format", weight=0.5),),
+        audit=Audit(verifier="exact", every=2, samples=8), keep_rollouts=4, fork_every=4, entropy_target=0.5,
     )  # fmt: skip
     inputs = {"base": StageInput(kind="base", path=str(CHECKPOINT))}
     machine = Machine(name="cpu", num_threads=1, num_verifier_workers=1)
@@ -52,12 +54,12 @@ def start(stage: Path, out: Path) -> subprocess.Popen[bytes]:
 
 
 def product(out: Path) -> dict[str, object]:
-    """Everything that must not differ: weights, samples, and the log less its clocks."""
+    """Everything that must not differ: weights, rollouts, kept checkpoints, and the log less its clocks."""
     log = [{name: value for name, value in line.items() if name not in CLOCKS} for line in read_progress(out)]
-    digests = {
-        name: hashlib.sha256((out / name).read_bytes()).hexdigest()
-        for name in ("model/model.safetensors", "rollouts.jsonl")
-    }
+    names = ["model/model.safetensors", "rollouts.jsonl"]
+    names += sorted(str(path.relative_to(out)) for path in out.glob("rollouts/*"))
+    names += sorted(str(path.relative_to(out)) for path in out.glob("fork_points/*/*/*/*"))
+    digests = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
     return {"log": log, **digests}
 
 
@@ -69,7 +71,12 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) ->
     assert start(stage, tmp_path / "whole").wait() == 0
     whole_s = time.monotonic() - began
     expected = product(tmp_path / "whole")
-    assert any(line["rl/grad_norm"] > 0 for line in read_progress(tmp_path / "whole"))
+    log = read_progress(tmp_path / "whole")
+    assert any(line["rl/grad_norm"] > 0 for line in log)
+    assert {line["rl/max_new_tokens"] for line in log} == {8, 16} and any(line["rl/retired"] for line in log)
+    assert any(line["rl/groups_replaced"] for line in log) and any("rl/audit_gap" in line for line in log)
+    assert {"rollouts/step-000001.npz", "fork_points/000004/checkpoints/step-000004/state.pt"} <= expected.keys()
+    assert sum(name.endswith(".npz") for name in expected) == 4
 
     rng, out = random.Random(0), tmp_path / "killed"
     for number in range(NUM_KILLS):

@@ -66,13 +66,13 @@ def test_modules_of_the_library_have_the_same_ids() -> None:
 
 def test_a_full_memory_of_words_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "MAX_WORDS", 5)
-    monkeypatch.setattr(words, "LONGEST_WORD", 4)
+    monkeypatch.setattr(words, "MAX_IDS", 30)
     monkeypatch.setattr(words, "AT_ONCE", 20)
     encoder = WordEncoder(PLAIN, TOKEN_DTYPE)
     texts = ["one two three", "characteristically long words stay out", "four five six seven eight nine", "one two", ""]
     for _ in range(3):
         assert [ids.tolist() for ids in encoder.encode(texts)] == expected(texts)
-    assert len(encoder._known) <= 5
+    assert len(encoder._numbers) <= 5 + 20
 
 
 def test_the_mirrors_tokenizer_of_qwen_has_the_same_ids(data_mirror: Path) -> None:

@@ -333,3 +333,25 @@ def test_a_recipe_is_frozen() -> None:
 def test_a_mistake_in_what_is_copied_is_named_at_the_original() -> None:
     assert complaint("math/tiny", "evaluate.tasks[0].count=0").startswith("evaluate.tasks[0].count: 0 was given")
     assert complaint("math/tiny", "evaluate.tasks[0].cuont=1").startswith("evaluate.tasks[0].cuont: 1 was given")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rl.length_stages=[64,32]", "rl.length_stages: .64, 32. before sampling.max_new_tokens .* does not grow"),
+        ("rl.fork_every=7", "rl.fork_every: 7 is no multiple of checkpoint_every"),
+        ("rl.more_rewards=[{verifier: math}]", "rl.more_rewards: math beside verifier math; allowed: each .* once"),
+        ("rl.more_rewards=[{verifier: mat}]", "rl.more_rewards.0..verifier: 'mat' .*did you mean 'math'"),
+        ("rl.audit={verifier: math}", "rl.audit.verifier: 'math' gives the reward; allowed: another one"),
+        ("rl.audit={verifier: exat}", "rl.audit.verifier: 'exat' .*did you mean 'exact'"),
+        ("rl.audit={verifier: exact, max_gap: 0}", "rl.audit.max_gap: 0"),
+    ],
+)
+def test_settings_of_rl_that_cannot_be_are_refused(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe("math/tiny", [override])
+
+
+def test_retiring_needs_the_curriculum() -> None:
+    with pytest.raises(UserError, match="rl.retire_after: 2 was given with curriculum off"):
+        load_recipe("math/tiny", ["rl.retire_after=2", "rl.curriculum=false"])

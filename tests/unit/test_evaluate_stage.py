@@ -23,6 +23,7 @@ from derivatives.evaluation.texts import bits_per_byte
 from derivatives.training import attention
 from derivatives.training.model import load_tokenizer, num_real_tokens, save_model
 from verifiers.api import Task, Verdict, correct, incorrect
+from verifiers.pool import VerifierPool
 from verifiers.tasks.split import question_digest
 
 CHECKPOINT = Path(derivatives.seedling.__file__).parent / "checkpoint"
@@ -88,6 +89,18 @@ def test_the_floor_is_the_best_constant_of_each_set() -> None:
     found = floor(problems, judge)  # type: ignore[arg-type]
     assert found["best_constant"] == {"a": {"answer": "3", "value": 2 / 3}, "b": {"answer": "5", "value": 2 / 3}}
     assert found["value"] == pytest.approx(4 / 6)
+
+
+def test_a_set_that_no_boxed_answer_solves_has_no_floor_and_says_why() -> None:
+    add = {"kind": "calls", "entry_point": "f", "calls": [{"args": [1], "expected": 2}]}
+    programs = [Task("p1", "q", "def f(n):\n    return n + 1", "code", add, "programs")] * 2
+    numbers = [Task("n1", "q", "3", "math", source="numbers"), Task("n2", "q", "4", "math", source="numbers")]
+    with VerifierPool(num_workers=1) as pool:
+        found, mixed = floor(programs, pool.judge), floor([*programs, *numbers], pool.judge)
+    none = {"answer": None, "value": None, "reason": "not judged by a final answer alone"}
+    assert found == {"best_constant": {"programs": none}, "value": None}
+    assert mixed["best_constant"] == {"programs": none, "numbers": {"answer": "3", "value": 1 / 2}}
+    assert mixed["value"] is None
 
 
 def test_plain_prompts_hold_examples_of_the_same_set_as_far_as_they_fit() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -55,21 +56,22 @@ def test_paired_gains_are_narrower_than_unpaired_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("constant", "shown"),
+    ("best", "shown"),
     [
-        ("def f(xs):\n    return [x for x in xs if x > 2][:3]", "0.0% (def f(xs): return [x for x...)"),
-        ("[red]", "0.0% ([red])"),
+        ({"answer": "a text of many words\nand two lines", "value": 0.5}, "50.0% (a text of many words and...)"),
+        ({"answer": "[red]", "value": 0.01}, "1.0% ([red])"),
+        ({"answer": None, "value": None, "reason": "not judged by [it]"}, "none: not judged by [it]"),
     ],
 )
 def test_the_best_constant_takes_one_short_line_with_its_brackets(
-    constant: str, shown: str, capsys: pytest.CaptureFixture[str]
+    best: dict[str, Any], shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     interval = {"value": 0.5, "low": 0.4, "high": 0.6}
     one = {
         "pass@1": interval, "pass@k": None, "bits_per_byte": {}, "mean_tokens": 3.0, "format": "chat",
         "by_task": {"functions/lists": {**interval, "total": 2}},
     }  # fmt: skip
-    floor = {"value": 0.0, "best_constant": {"functions/lists": {"answer": constant, "value": 0.0}}}
+    floor = {"value": best["value"], "best_constant": {"functions/lists": best}}
     print_table({"models": {"base": one}, "judge": "code", "confidence": 0.95, "gains": {}, "floor": floor})
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "functions/lists" in line]
     assert shown in line

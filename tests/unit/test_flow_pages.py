@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import logging
 import re
@@ -12,11 +13,13 @@ from xml.etree import ElementTree
 
 from prefect.exceptions import FailedRun
 from prefect.utilities.callables import parameter_schema
+from rich.console import Console
 
 from configs.load import load_recipe, machine_names, preset_names
 from flows.board import curve_svg, result_rows, summary_markdown
 from flows.derive import AUTO, _tells_news, derive
 from flows.serve import describe, server_environment
+from flows.terminal import result_table
 
 RESULTS: dict[str, Any] = {
     "models": {
@@ -70,6 +73,14 @@ def test_the_result_table_has_intervals_gains_and_counts() -> None:
     assert list(rl.values()) == [
         "rl", "50.0% [40.0, 60.0]", "+30.0 points [+20.0, +40.0]", "75.0% [50.0, 90.0] (k = 4)", "2 of 40"
     ]  # fmt: skip
+
+
+def test_the_result_table_says_what_a_constant_answer_reaches_or_why_there_is_none() -> None:
+    none = {"best_constant": {"programs": {"answer": None, "value": None, "reason": "run, not [read]"}}, "value": None}
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(result_table({**RESULTS, "floor": none}), result_table({**RESULTS, "floor": {"value": 0.0625}}))
+    first, second = (line for line in console.export_text().splitlines() if "best constant answer" in line)
+    assert re.search(r"none .* run, not \[read\]", first) and "6.2%" in second
 
 
 def test_the_summary_shows_the_command_the_result_and_curves_that_need_no_style_sheet(tmp_path: Path) -> None:

@@ -87,6 +87,24 @@ def test_a_card_says_what_its_figures_do_not_show() -> None:
     assert card.unproven(whole) == []
 
 
+def test_a_task_that_has_no_constant_answer_says_why_on_the_card() -> None:
+    one = {"value": 0.5, "low": 0.4, "high": 0.6}
+    none = {"answer": None, "value": None, "reason": "run, not read"}
+    best = {"words": {"answer": "7", "value": 0.25}, "programs": none}
+    results = {
+        "models": {"rl": {"pass@1": one, "by_task": {"words": one, "programs": one}}},
+        "floor": {"best_constant": best, "value": None},
+    }
+    facts = card.Facts(
+        name="x", recipe="coder/tiny", released="rl", base={}, licence=licence.combine_licences("mit", {}),
+        results=results, model_order=("rl",), gates=(), exported=Exported(1, 8, 8, True, 0.0, 1),
+    )  # fmt: skip
+    shown = card.render_card(facts)
+    assert "| words | 50.0% [40.0, 60.0] | 25.0% |" in shown
+    assert "| programs | 50.0% [40.0, 60.0] | none: run, not read |" in shown
+    assert "| best constant answer | none: run, not read |" in shown
+
+
 def test_the_examples_in_docstrings_hold() -> None:
     assert [doctest.testmod(module).failed for module in (card, licence)] == [0, 0]
 

@@ -358,6 +358,17 @@ def test_an_evaluation_with_missing_figures_is_drawn_as_far_as_it_goes(tmp_path:
     Page(write_report({"stages": [{"id": "evaluate", "kind": "evaluate", "folder": str(tmp_path)}]}, tmp_path))
 
 
+def test_a_task_without_a_constant_answer_says_why(tmp_path: Path) -> None:
+    by_task = {"programs": interval(0.5, 0.1), "words": interval(0.5, 0.1)}
+    none = {"answer": None, "value": None, "reason": "run, not read"}
+    floor = {"best_constant": {"programs": none, "words": {"answer": "7", "value": 0.25}}, "value": None}
+    results = {"models": {"base": {"pass@1": interval(0.5, 0.1), "by_task": by_task}}, "floor": floor}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    page = Page(write_report({"stages": [{"id": "evaluate", "kind": "evaluate", "folder": str(tmp_path)}]}, tmp_path))
+    assert "none: run, not read" in page.text and "25.0" in page.text
+    assert "the line is the best constant" not in page.text
+
+
 def test_the_headline_says_what_the_interval_allows_and_no_more() -> None:
     assert "better than" in headline({"value": 0.05, "low": 0.01, "high": 0.09}, "rl", "base")
     assert "not distinguishable from" in headline({"value": 0.05, "low": -0.01, "high": 0.11}, "rl", "base")
@@ -383,3 +394,45 @@ def test_few_samples_show_every_task_set_before_a_second_problem_of_one() -> Non
     problems = [({"source": source, "prompt": str(number)}, None) for source in ("a", "b") for number in range(3)]
     shown = [f"{sample['source']}{sample['prompt']}" for sample, _ in _in_turn(problems)]
     assert shown == ["a0", "b0", "a1", "b1", "a2", "b2"]
+
+
+def test_a_drift_alarm_is_told_with_the_curve_of_the_gap(tmp_path: Path) -> None:
+    steps = range(1, 9)
+    lines = [
+        {"step": n, "rl/reward": n / 10, "rl/audit_gap": n / 20, "rl/audit_truth": 0.1, "rl/audit_alarm": float(n > 5)}
+        for n in steps
+    ]
+    write_lines(tmp_path / "rl" / "progress.jsonl", lines)
+    record = {"id": "r", "stages": [{"id": "rl", "kind": "rl", "folder": str(tmp_path / "rl")}]}
+    page = write_report(record, tmp_path).read_text()
+    assert "drift alarm</span> at 3 audits, first at step 6" in page and "rl/audit_gap: 0.05 at first" in page
+    write_lines(tmp_path / "rl" / "progress.jsonl", [line | {"rl/audit_alarm": 0.0} for line in lines])
+    assert "drift alarm" not in write_report(record, tmp_path).read_text()
+
+
+def test_a_fork_is_drawn_over_the_run_that_it_goes_on_from(tmp_path: Path) -> None:
+    for name, slope in (("old", 1), ("new", 2)):
+        write_lines(tmp_path / name / "progress.jsonl", [{"step": n, "rl/reward": slope * n / 10} for n in range(1, 6)])
+    stage = {"inputs": {"(fork)": {"path": f"{tmp_path / 'old'}.partial"}}}
+    write_lines(tmp_path / "new" / "stage.json", [stage])
+    fork = {"run": "r1", "stage": "rl", "step": 2, "changed": ["rl.loss=<dapo>"]}
+    record = {"id": "r2", "fork": fork, "stages": [{"id": "rl", "kind": "rl", "folder": str(tmp_path / "new")}]}
+    page = write_report(record, tmp_path).read_text()
+    assert "Fork of r1" in page and "rl.loss=&lt;dapo&gt;" in page and "parted after step 2" in page
+    assert "0.5 | 1</span>" in page
+    record["stages"] = []
+    assert "Fork of" not in write_report(record, tmp_path).read_text()
+
+
+def test_what_was_sampled_is_shown_with_its_pass_rates(tmp_path: Path) -> None:
+    facts = {
+        "sampled": 1200, "examples": 182, "pairs": 88, "problems": 62, "pass_rate": 0.76125, "cut": 1, "no_verdict": 0,
+        "histogram": {"0.0": 24, "0.5": 62, "1.0": 114}, "dropped": {"pass_rate_too_high": 114},
+    }  # fmt: skip
+    write_lines(tmp_path / "picked" / "data" / "report.json", [facts])
+    record = {"id": "r", "stages": [{"id": "picked", "kind": "sample", "folder": str(tmp_path / "picked")}]}
+    page = write_report(record, tmp_path).read_text()
+    assert "1,200 problems sampled, mean pass rate 76.1%: 182 examples, 88 pairs, 62 problems kept" in page
+    assert "<th>0.5</th>" in page and "pass_rate_too_high 114" in page
+    write_lines(tmp_path / "picked" / "data" / "report.json", [{"sampled": 3}])  # of another version
+    assert "3 problems sampled" in write_report(record, tmp_path).read_text()

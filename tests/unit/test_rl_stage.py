@@ -14,16 +14,16 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import derivatives.seedling
 from configs.errors import UserError
-from configs.schema import Machine, RlStage, Sampling
+from configs.schema import Machine, RlStage, Sampling, check_rl_settings
 from configs.stage import StageFile, StageInput, read_progress
 from derivatives import rl
 from derivatives.rollout.engine import Completion
-from derivatives.rollout.judged import Group, Journal, Judged
-from derivatives.rollout.policy_update import PolicyUpdate
+from derivatives.rollout.judged import Group, Judged
+from derivatives.rollout.policy_update import LOSSES, PolicyUpdate
 from derivatives.training import attention
 from derivatives.training.forward import hidden_states
 from derivatives.training.model import load_tokenizer, num_real_tokens, save_model
-from verifiers.api import Outcome, Verdict, correct, incorrect, no_verdict
+from verifiers.api import Verdict, correct, incorrect, no_verdict
 
 CHECKPOINT = Path(derivatives.seedling.__file__).parent / "checkpoint"
 
@@ -158,6 +158,25 @@ def test_nearing_the_limit_costs_reward_where_the_recipe_says_so() -> None:
     assert rewards_PG[0].tolist() == pytest.approx([1 - 1 / 5, 0.0])
 
 
+def test_what_the_log_says_of_a_step_leaves_out_missing_verdicts() -> None:
+    half = judged([21, 22], incorrect("close", score=0.5))
+    told = rl.describe([*GROUPS, [half] * 4], 2.0, rl_stage(partial_credit=True))
+    # Eleven verdicts of twelve: one right, four half, six wrong; one group of three has a right completion.
+    assert told["reward"] == pytest.approx((1 + 4 * 0.5) / 11) and told["solved_fraction"] == pytest.approx(1 / 11)
+    assert told["solved_any"] == pytest.approx(1 / 3) and told["no_verdict"] == pytest.approx(1 / 12)
+    assert told["tokens"] == 10 + 8 + 8 and told["rollout_tokens_per_s"] == 13.0
+    assert "score_math" not in told
+
+
+def test_the_length_of_a_step_decides_what_nearing_it_costs() -> None:
+    stage = rl_stage(truncated="shaped", sampling=Sampling(max_new_tokens=20), length_stages=(10,))
+    update = PolicyUpdate(Recorder(tiny_model()), stage, SimpleNamespace())  # type: ignore[arg-type]
+    nine = [[judged([1] * 9, correct()), judged([1] * 3, correct())]]
+    assert update.rewards(nine)[0].tolist() == [[1.0, 1.0]]  # of 20 tokens the last 4 cost
+    update.limit = 10  # now the last 2 do, of which one is used
+    assert update.rewards(nine)[0].tolist() == [[0.5, 1.0]]
+
+
 def test_a_cut_completion_is_masked_where_the_recipe_says_so() -> None:
     update = PolicyUpdate(Recorder(tiny_model()), rl_stage(truncated="mask"), SimpleNamespace())  # type: ignore[arg-type]
     _, known_PG = update.rewards(GROUPS)
@@ -191,27 +210,36 @@ def test_the_divergence_to_the_starting_model_moves_rows_without_advantage(tmp_p
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"sampling": Sampling(temperature=0.0)}, "temperature: 0 draws the same"),
-        ({"sampling": Sampling(top_p=0.9)}, "allowed in RL: top_p 1"),
-        ({"sampling": Sampling(top_k=5)}, "allowed in RL: top_p 1"),
-        ({"sampling": Sampling(min_p=0.1)}, "top_k 0 and min_p 0"),
-        ({"loss": "dapo", "kl_coefficient": 0.1}, "DAPO has no KL term"),
-        ({"loss": "rloo", "updates_per_step": 2}, "loss rloo has no ratio"),
-        ({"overlong_buffer": 4}, "read only with truncated shaped"),
-        ({"truncated": "shaped", "overlong_buffer": 9}, "9 is longer than sampling.max_new_tokens 8"),
+        ({"sampling": Sampling(temperature=0.0)}, "rl.sampling.temperature: 0 makes all completions"),
+        ({"sampling": Sampling(top_p=0.9)}, "rl.sampling.top_p: 0.9 draws from another .* allowed in RL: 1"),
+        ({"sampling": Sampling(top_k=5)}, "rl.sampling.top_k: 5 .* allowed in RL: 0"),
+        ({"sampling": Sampling(min_p=0.1)}, "rl.sampling.min_p: 0.1 .* allowed in RL: 0"),
+        ({"loss": "dapo", "kl_coefficient": 0.1}, "dapo has no KL term"),
+        ({"overlong_buffer": 4}, "4 was given with truncated wrong .* allowed: up to 8, with truncated shaped"),
+        ({"truncated": "shaped", "overlong_buffer": 9}, "9 was given .* max_new_tokens 8; allowed: up to 8"),
     ],
 )
-def test_settings_that_contradict_the_method_are_refused(given: dict[str, Any], message: str) -> None:
+def test_a_stage_refuses_settings_that_contradict(given: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        rl.check_settings(rl_stage(**given))
+        rl.run(StageFile(recipe="t", stage=rl_stage(**given)), tmp_path)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_only_a_loss_with_a_ratio_may_update_more_than_once(loss: Any) -> None:
+    stage = rl_stage(loss=loss, updates_per_step=2)
+    if LOSSES[loss].ON_POLICY_ONLY:
+        with pytest.raises(UserError, match=f"updates_per_step: 2 was given, but {loss} has no ratio"):
+            check_rl_settings(stage)
+    else:
+        check_rl_settings(stage)
 
 
 def test_a_problem_that_leaves_no_room_for_an_answer_is_refused_before_the_first_step() -> None:
-    trainer: Any = SimpleNamespace(model=tiny_model(), tokenizer=load_tokenizer(CHECKPOINT))
+    model, tokenizer = tiny_model(), load_tokenizer(CHECKPOINT)
     tasks = [rl.Task("short", "1 + 1?", "2"), rl.Task("long", "1 + " * 256, "2")]
-    rl.check_lengths(tasks[:1], trainer, rl_stage())
+    rl.check_lengths(tasks[:1], model, tokenizer, None, 8)
     with pytest.raises(UserError, match="max_new_tokens: 8 after the .* of problem long; the model has 256 positions"):
-        rl.check_lengths(tasks, trainer, rl_stage())
+        rl.check_lengths(tasks, model, tokenizer, None, 8)
 
 
 def test_too_few_problems_are_refused(tmp_path: Path) -> None:
@@ -219,36 +247,6 @@ def test_too_few_problems_are_refused(tmp_path: Path) -> None:
     path.write_text('{"prompt": "1 + 1?", "answer": "2"}\n')
     with pytest.raises(UserError, match="prompts_per_step: 2 distinct problems a step, but .* has 1"):
         rl.read_problems(StageFile(recipe="t", stage=rl_stage()), rl_stage(data=(str(path),)))
-
-
-def test_missing_verdicts_stop_the_stage_and_name_the_worst_reason() -> None:
-    stage = rl_stage(max_no_verdict=0.05)
-    faults = rl.Faults(stage, [])
-    few = [[judged([1], no_verdict("worker died"))] * 10]  # a twentieth of the 200 that count at least
-    faults.check(few)
-    faults.note(few)
-    one_more = [[judged([1], no_verdict("verifier_fault: KeyError"))] * 11]
-    with pytest.raises(
-        UserError, match="21 of the last 21 .* 11 times verifier 'math' gave 'verifier_fault: KeyError'"
-    ):
-        faults.check(one_more)
-    healthy = [[judged([1], correct())] * 200]
-    faults.note(healthy)
-    assert faults.recent == [""] * 200
-    faults.check(few)
-
-
-def test_a_journal_gives_back_what_was_written_and_only_to_its_own_run(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "run")
-    odd = judged([3, 1], Verdict(Outcome.INCORRECT, 0.5, "½", "close", 0.01))
-    journal.write(4, [8, 2], [[odd, *GROUPS[0]], GROUPS[1]])
-    assert journal.read(4, [8, 2]) == [[odd, *GROUPS[0]], GROUPS[1]]
-    assert journal.read(4, [2, 8]) is None and journal.read(5, [8, 2]) is None
-    assert Journal(tmp_path, "another").read(4, [8, 2]) is None
-    journal.path(4).write_text(journal.path(4).read_text()[:50])
-    assert journal.read(4, [8, 2]) is None
-    journal.drop_before(5)
-    assert not journal.path(4).exists()
 
 
 def test_a_small_run_leaves_a_model_metrics_and_samples(tmp_path: Path) -> None:
