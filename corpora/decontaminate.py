@@ -2,9 +2,12 @@
 
 Natural benchmarks (GSM8K, MATH): a document is dropped when it shares a run of n words with a question (13 by
 default, as in Qwen2.5-Math, arXiv 2409.12122, section 2.2; their further rule, a longest common subsequence above
-0.6, is left out: it frees documents, so that ours drops more). Shorter questions, and all questions of procedural
-sets, whose questions share their wording and differ in digits only, are dropped by the exact normalised question
-instead: as the document's own question, as its whole text, or as one line of it.
+0.6, is no condition here: it frees documents, so that ours drops more). Shorter questions, and all questions of
+procedural sets, whose questions share their wording and differ in digits only, are dropped by the exact normalised
+question instead: as the document's own question, as its whole text, or as one line of it.
+
+With `subsequence` two further rules are asked about what those leave (`corpora/contamination/`): the longest common
+subsequence of Qwen2.5, which finds a question with other numbers or names, and short questions behind a label.
 
 At the start every benchmark question is put through the index as if it were a document, and must be found: a
 check that silently marks nothing is the usual fault of such steps. Paraphrases and translations are not found,
@@ -20,6 +23,8 @@ from pathlib import Path
 from configs.errors import UserError
 from configs.names import is_generated
 from configs.schema import TaskSource
+from corpora.contamination.short import ShortQuestions
+from corpora.contamination.subsequence import SubsequenceIndex
 from corpora.document import Document, batches
 from corpora.dropped import DropLog
 from corpora.ngrams import NgramIndex, WordBatch, canonical, word_ngrams
@@ -65,7 +70,8 @@ def load_benchmarks(sources: Sequence[TaskSource]) -> list[Benchmark]:
 class Decontaminator:
     """The questions of all benchmarks, ready to be looked for."""
 
-    def __init__(self, benchmarks: Sequence[Benchmark], num_words: int) -> None:
+    def __init__(self, benchmarks: Sequence[Benchmark], num_words: int, subsequence: float | None = None) -> None:
+        """Args: subsequence: Share of the shorter text that makes a common subsequence count; None does not look."""
         self.benchmarks = list(benchmarks)
         self._exact: dict[str, str] = {}
         ngrams: list[tuple[bytes, str]] = []
@@ -81,6 +87,13 @@ class Decontaminator:
                     openings[size].append((word_ngrams(plain, size)[0], benchmark.name))
         self._ngrams = NgramIndex(ngrams, num_words)
         self._openings = [NgramIndex(found, size) for size, found in openings.items()]
+        self._rule: SubsequenceIndex | None = None
+        if subsequence is not None:
+            named = [(one.name, text, one.procedural) for one in self.benchmarks for text in one.questions]
+            self._rule = SubsequenceIndex([(name, text) for name, text, procedural in named if not procedural],
+                                          min_fraction=subsequence)
+            self._short = ShortQuestions([*self._rule.exact_only,
+                                          *((name, text) for name, text, procedural in named if procedural)])
         self._check_itself()
 
     def remove(self, batch: list[Document], dropped: DropLog) -> list[Document]:
@@ -99,12 +112,25 @@ class Decontaminator:
                 kept.append(document)
             else:
                 dropped.add(document, f"contaminated:{hit[0]}", matched=hit[1].decode("utf-8", "replace"))
-        return kept
+        return kept if self._rule is None else self._by_further_rules(self._rule, kept, dropped)
 
     def question_keys(self) -> set[str]:
         """The normalised form of every benchmark question that is looked for, by whichever rule."""
         return {normalise_question(question) for benchmark in self.benchmarks for question in benchmark.questions
                 if canonical(question)}
+
+    def _by_further_rules(self, rule: SubsequenceIndex, batch: list[Document], dropped: DropLog) -> list[Document]:
+        kept = []
+        long_hits = rule.find([document.full_text() for document in batch])
+        for document, long, short in zip(batch, long_hits, self._short.find(batch), strict=True):
+            if long is not None:
+                dropped.add(document, f"contaminated:{long.name}", matched=long.question, rule="subsequence",
+                            common_words=long.common, of=long.shorter)
+            elif short is not None:
+                dropped.add(document, f"contaminated:{short[0]}", matched=short[1], rule="short question")
+            else:
+                kept.append(document)
+        return kept
 
     def _exact_match(self, document: Document) -> tuple[str, bytes] | None:
         """The benchmark whose question is the document's question, its whole text or a line; slow, so asked last."""

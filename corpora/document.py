@@ -1,7 +1,7 @@
 """The unit of a corpus: one document, and the grouping of documents into batches of bounded size.
 
 A source (`corpora/sources/`) yields documents; every later step (empty, duplicates, contamination, length)
-keeps a document as it is or drops it with a named reason. Nothing here rewrites text.
+keeps a document as it is or drops it with a named reason; only redaction (`corpora/redact.py`) rewrites text.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Document:
         licence: SPDX-like name, or `unknown`.
         path: File, data set or generator that it was read from; never an absolute path of the machine.
         provenance: Anything else that says where it came from (line, package version, row).
+        repository: Name of the repository that the file is of; empty where it is of none.
+        language: Language in lower case where its source states one (`python`); empty leaves it to the path.
     """
 
     id: str
@@ -43,6 +45,8 @@ class Document:
     verifier: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    repository: str = ""
+    language: str = ""
 
     def full_text(self) -> str:
         """Everything a model would read of this document, as one string."""
@@ -57,6 +61,11 @@ class Document:
         if self.messages:
             return [message["content"] for message in self.messages if message["role"] == "user"]
         return [self.prompt] if self.prompt else []
+
+
+def num_bytes(text: str) -> int:
+    """Length of a text in UTF-8; half of a surrogate pair counts as the three bytes that UTF-8 forbids."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -7,52 +7,104 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from configs.stage import write_text_atomic
-from corpora.document import Document
+from corpora.document import Document, num_bytes
 
 KEPT_PER_REASON = 200
 KEPT_CHARS = 500
+READING, USABLE, LICENCES, FILTERS, MARKS, EXACT, NEAR, CONTAMINATION, LENGTH = STEPS = (
+    "reading", "usable text", "licences", "filters", "marks", "exact duplicates", "near-duplicates", "decontamination",
+    "length")
+"""The steps in order; every drop is one's."""
 
 
 class DropLog:
-    """Counts drops by source and reason, and keeps the first `KEPT_PER_REASON` of each reason."""
+    """Counts drops by source, step and reason, and keeps the first `KEPT_PER_REASON` of each source and reason."""
 
     def __init__(self) -> None:
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self._num_kept: Counter[str] = Counter()
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.sizes: Counter[tuple[str, str, str]] = Counter()
+        """Bytes of the dropped texts, by the same keys."""
+        self._num_kept: Counter[tuple[str, str]] = Counter()
         self._lines: list[dict[str, Any]] = []
         self.source = ""
         """Name of the source being read; two sources of one kind are told apart by it."""
+        self.step = READING
+        """The step that drops are counted for."""
 
     def add(self, document: Document, reason: str, **details: Any) -> None:
         """Count one dropped document; `details` say what it collided with."""
-        self.counts[self.source, reason] += 1
-        if self._num_kept[reason] >= KEPT_PER_REASON:
+        text = document.full_text()
+        self.counts[self.source, self.step, reason] += 1
+        self.sizes[self.source, self.step, reason] += num_bytes(text)
+        if self._num_kept[self.source, reason] >= KEPT_PER_REASON:
             return
-        self._num_kept[reason] += 1
+        self._num_kept[self.source, reason] += 1
         line = {"id": document.id, "source": self.source, "reason": reason, "path": document.path}
-        self._lines.append({**line, **details, "text": document.full_text()[:KEPT_CHARS]})
+        self._lines.append({**line, **details, "text": text[:KEPT_CHARS]})
 
-    def by_reason(self, source: str | None = None) -> dict[str, int]:
-        """Drops per reason, of one source or of all."""
+    def by_reason(self, source: str | None = None, step: str | None = None) -> dict[str, int]:
+        """Drops per reason, of one source or of all, of one step or of all."""
         total: Counter[str] = Counter()
-        for (name, reason), count in self.counts.items():
-            if source is None or name == source:
+        for (name, at, reason), count in self.counts.items():
+            if source in (None, name) and step in (None, at):
                 total[reason] += count
         return dict(sorted(total.items()))
+
+    def num_bytes(self, source: str, step: str) -> int:
+        """Bytes of the texts that a step dropped of a source."""
+        return sum(size for (name, at, _), size in self.sizes.items() if (name, at) == (source, step))
 
     def total(self) -> int:
         """All drops."""
         return sum(self.counts.values())
 
+    def state(self, source: str) -> dict[str, Any]:
+        """What was counted for one source, as plain data for `restore`."""
+        counts = [[step, reason, count, self.sizes[name, step, reason]]
+                  for (name, step, reason), count in self.counts.items() if name == source]
+        return {"counts": counts, "lines": [line for line in self._lines if line["source"] == source]}
+
+    def restore(self, source: str, state: dict[str, Any]) -> None:
+        """Take over what an earlier run counted for a source."""
+        for step, reason, count, size in state["counts"]:
+            self.counts[source, step, reason] += count
+            self.sizes[source, step, reason] += size
+        for line in state["lines"]:
+            self._num_kept[source, line["reason"]] += 1
+        self._lines += state["lines"]
+
     def write(self, path: Path) -> None:
         """Write the kept ones as JSON lines, in the order in which they were dropped."""
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines)
-        # UTF-8 cannot hold a lone surrogate; its JSON escape can stand for it.
-        write_text_atomic(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+        write_json_lines(path, self._lines)
+
+
+class DropBuffer(DropLog):
+    """Drops that are held back, so that they come into the log with the documents that were read beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: list[tuple[Document, str, str, dict[str, Any]]] = []
+
+    def add(self, document: Document, reason: str, **details: Any) -> None:
+        """Hold one drop back."""
+        self._held.append((document, self.step, reason, details))
+
+    def take(self) -> list[tuple[Document, str, str, dict[str, Any]]]:
+        """Document, step, reason and details of what was held back since the last call."""
+        held, self._held = self._held, []
+        return held
+
+
+def write_json_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines, whole or not at all."""
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    # UTF-8 cannot hold a lone surrogate; its JSON escape can stand for it.
+    write_text_atomic(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def drop_unusable(batch: list[Document], output: str, dropped: DropLog) -> list[Document]:

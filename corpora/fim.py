@@ -31,13 +31,13 @@ from enum import Enum
 from itertools import accumulate
 
 import numpy as np
-from pydantic import Field, PositiveInt, model_validator
 
-from configs.schema import Fraction, Frozen, NonNegativeFloat
+from configs.schema import FillInTheMiddle
 from corpora.document import Document
 from corpora.filters.languages import language_of
 
 REASON = "holds_fim_token"
+Settings = FillInTheMiddle
 
 
 class Mark(Enum):
@@ -54,22 +54,6 @@ class Mark(Enum):
 Segment = str | Mark
 Draw = Callable[[str], float]
 """A number in [0, 1) for each purpose, the same one for the same purpose."""
-
-
-class Settings(Frozen):
-    """How often and where documents of a source are cut."""
-
-    rate: Fraction = Field(default=0.5, description="Share of the documents that are cut (StarCoder 0.5).")
-    character: NonNegativeFloat = Field(default=1.0, description="Weight of cuts between any two characters.")
-    line: NonNegativeFloat = Field(default=1.0, description="Weight of cuts at starts of lines.")
-    syntax: NonNegativeFloat = Field(default=1.0, description="Weight of cuts around a node of the syntax tree.")
-    min_characters: PositiveInt = Field(default=30, description="Shorter documents are not cut.")
-
-    @model_validator(mode="after")
-    def _some_level(self) -> Settings:
-        if self.character + self.line + self.syntax == 0:
-            raise ValueError("character, line, syntax: 0, 0 and 0; at least one must be above 0; set character: 1")
-        return self
 
 
 def holds_mark(text: str) -> bool:
@@ -122,6 +106,22 @@ def restore(segments: Sequence[Segment]) -> str:
         else:
             parts[last] = segment
     return parts[Mark.PREFIX] + parts[Mark.MIDDLE] + parts[Mark.SUFFIX]
+
+
+def uncut(segments: Sequence[Segment]) -> list[Segment]:
+    """The segments of a document, or of a repository whose last file was cut, with the cut undone.
+
+    >>> uncut([Mark.FILE, "a.py\\n", *cut("abcdef", 2, 4)])
+    [<Mark.FILE: '<|file_sep|>'>, 'a.py\\nabcdef']
+    """
+    if Mark.PREFIX not in segments:
+        return list(segments)
+    place = list(segments).index(Mark.PREFIX)
+    whole, text = list(segments[:place]), restore(segments[place:])
+    if whole and isinstance(whole[-1], str):
+        text = whole[-1] + text
+        whole.pop()
+    return [*whole, text]
 
 
 def render(segments: Sequence[Segment]) -> str:

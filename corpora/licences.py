@@ -25,7 +25,8 @@ PERMISSIVE, ATTRIBUTION, SHARE_ALIKE, RESTRICTED = 1, 2, 3, 4
 _BY_CLASS = (
     "cc0-1.0 unlicense pddl public-domain 0bsd wtfpl mit-0",
     "mit apache-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsd-4-clause isc psf-2.0 cdla-permissive-2.0 zlib "
-    "bsl-1.0 ncsa postgresql artistic-2.0 ms-pl afl-3.0 blueoak-1.0.0 upl-1.0 hpnd x11 curl libpng ofl-1.1 cnri-python",
+    "bsl-1.0 ncsa postgresql artistic-2.0 ms-pl afl-3.0 blueoak-1.0.0 upl-1.0 hpnd x11 curl libpng ofl-1.1 cnri-python "
+    "mit-cmu",
     "cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 odc-by cdla-permissive-1.0",
     "cc-by-sa-2.0 cc-by-sa-2.5 cc-by-sa-3.0 cc-by-sa-4.0 odbl gpl-2.0 gpl-3.0 lgpl-2.1 lgpl-3.0 agpl-3.0 mpl-1.1 "
     "mpl-2.0 epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 cddl-1.0 osl-3.0 gfdl cecill-2.1 ms-rl cc-by-sa-1.0 lgpl-2.0",
@@ -39,7 +40,7 @@ KNOWN: dict[str, int] = {name: place for place, names in enumerate(_BY_CLASS) fo
 NOT_HUB_IDS = frozenset({
     "psf-2.0", "qwen", "qwen-research", "public-domain", "bsd-4-clause", "0bsd", "mit-0", "cnri-python", "x11", "curl",
     "libpng", "hpnd", "upl-1.0", "blueoak-1.0.0", "mpl-1.1", "busl-1.1", "sspl-1.0", "elastic-2.0", "commons-clause",
-    "proprietary", "cddl-1.0", "lgpl-2.0",
+    "proprietary", "cddl-1.0", "lgpl-2.0", "mit-cmu",
 })  # fmt: skip
 """Names that the hub's front matter spells `other`."""
 
@@ -196,6 +197,11 @@ def of_expression(expression: str) -> str:
     return min(choices, key=lambda name: KNOWN[name]) if choices else " ".join(plain.lower().split())
 
 
+def is_licence_file(name: str) -> bool:
+    """Whether a file at the root of a repository says by its name that it holds the licence."""
+    return name.lower().removesuffix(".txt").removesuffix(".md").removesuffix(".rst") in LICENCE_FILES
+
+
 def of_repository(files: Mapping[str, str]) -> str | None:
     """Licence of a repository by its licence files (path -> text); None when there is none, or none is recognised.
 
@@ -203,8 +209,7 @@ def of_repository(files: Mapping[str, str]) -> str | None:
     """
     found = []
     for path, text in sorted(files.items()):
-        name = path.lower().removesuffix(".txt").removesuffix(".md").removesuffix(".rst")
-        licence = recognise(text) if name in LICENCE_FILES else None
+        licence = recognise(text) if is_licence_file(path) else None
         if licence:
             found.append(licence)
     return min(found, key=lambda name: KNOWN[name]) if found else None
@@ -227,7 +232,11 @@ def check(document: Document, allowed: Iterable[str], repository: str | None = N
         allowed: Ids to admit (`check_allowed`), e.g. `PERMISSIVE_ONLY`.
         repository: Id of its repository's licence where one is known.
     """
-    licence = licence_of(document, repository)
+    return reason_against(licence_of(document, repository), allowed)
+
+
+def reason_against(licence: str | None, allowed: Iterable[str]) -> str | None:
+    """Why a licence, as `licence_of` gives it, does not do; None if it is among the allowed ones."""
     if licence is None:
         return "licence_unknown"
     if licence in allowed:
@@ -256,7 +265,15 @@ def combine_licences(base: str | None, data: Mapping[str, str | None]) -> Licenc
         base: Licence of the base checkpoint in free text; None or empty is unknown.
         data: Source name -> its licence in free text.
     """
-    given = {"the base": base, **data}
+    return _combine({"the base": base, **data}, "the base and the data")
+
+
+def combine_data(counts: Mapping[str, Mapping[str, int]]) -> LicenceResult:
+    """The licence that the data ask for, before the base's is known; the arguments are those of `combine_counted`."""
+    return _combine(_held(counts), "the data")
+
+
+def _combine(given: Mapping[str, str | None], what: str) -> LicenceResult:
     found = {source: normalise_licence(text) for source, text in given.items()}
     unknown = [f"{source} ({given[source] or 'none stated'})" for source, name in found.items() if name is None]
     known = {source: name for source, name in found.items() if name is not None}
@@ -284,7 +301,7 @@ def combine_licences(base: str | None, data: Mapping[str, str | None]) -> Licenc
     return LicenceResult(
         name if name not in NOT_HUB_IDS else "other",
         name,
-        f"{name} ({CLASSES[strictest]}), the most restrictive among the base and the data; it is that of {sources}.",
+        f"{name} ({CLASSES[strictest]}), the most restrictive among {what}; it is that of {sources}.",
     )
 
 
@@ -294,9 +311,13 @@ def combine_counted(base: str | None, tokens: Mapping[str, Mapping[str, int]]) -
     A licence of which nothing was kept does not count, so that a mixed source that was filtered carries the strictest
     licence among its kept documents, not that of its card.
     """
+    return combine_licences(base, _held(tokens))
+
+
+def _held(counts: Mapping[str, Mapping[str, int]]) -> dict[str, str | None]:
     data: dict[str, str | None] = {}
-    for source, by_licence in tokens.items():
+    for source, by_licence in counts.items():
         held = [licence for licence, count in sorted(by_licence.items()) if count]
         for licence in held:
             data[source if len(held) == 1 else f"{source} [{licence}]"] = licence
-    return combine_licences(base, data)
+    return data

@@ -5,8 +5,11 @@
 | tokens | `tokens.bin` (little-endian uint32), `documents.npy` (N+1 int64 offsets into it), `sources.npy` (N int16) |
 | examples | `examples.jsonl` |
 | problems | `problems.jsonl` |
-| all | `report.json`, `dropped.jsonl`, `question_hashes.txt` (one per line, 16 hex digits, sorted) |
+| all | `report.json`, `dropped.jsonl`, `kept.jsonl`, `question_hashes.txt` (one per line, 16 hex digits, sorted) |
+| with near-duplicates | `clusters.jsonl` (`corpora/near_duplicates/`) |
 
+`dropped.jsonl` holds the first drops of each source and reason, `kept.jsonl` an even draw of each source's clean
+documents.
 `sources.npy` numbers the sources as `source_names` in the report does. `question_hashes.txt` holds the BLAKE2b-8 of
 every normalised question that was written, so that an evaluation can count what it shares with its own questions.
 Token files are written front to back, for readers to map into memory: a mapped write would end in a bus error on a
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +32,21 @@ from configs.errors import UserError
 from configs.schema import CorpusSource, CorpusStage
 from configs.stage import write_json_atomic, write_text_atomic
 from corpora import sources
+from corpora.account import Account
+from corpora.contamination.self_test import Questions, measure, removed_by
 from corpora.decontaminate import Decontaminator
-from corpora.dropped import DropLog
+from corpora.document import Document
+from corpora.dropped import CONTAMINATION, FILTERS, LICENCES, DropLog, write_json_lines
 from corpora.encode import HASH_BYTES, question_hash
 from corpora.mix import Selection, interleave, select
+from corpora.ngrams import canonical
 from corpora.report import SourceCount, build_report
 from corpora.shelf import Shelf
+from corpora.work import Work
 
 WRITE_BYTES = 1 << 22
+SELF_TEST_QUESTIONS = 100
+"""Questions of each benchmark that are injected in each disguise."""
 
 
 @dataclass
@@ -45,6 +56,8 @@ class Gathered:
     Attributes:
         name: Its name in the report.
         budget: Tokens that it may give to the mixture; None takes all.
+        identity: What its documents depend on (`sources.identity`).
+        account: What became of its documents.
         read_whole: Whether it was read to its end.
     """
 
@@ -52,7 +65,13 @@ class Gathered:
     source: CorpusSource
     budget: int | None
     shelf: Shelf
+    account: Account
+    identity: dict[str, Any]
     read_whole: bool = False
+
+    def by_repository(self) -> bool:
+        """Whether its documents are wanted repository by repository."""
+        return self.source.level == "repository"
 
     def has_enough(self) -> bool:
         """Whether reading may stop: its part is full, and it is not a file that has to be checked to its end."""
@@ -64,13 +83,14 @@ class Cleaned(Protocol):
 
     dropped: DropLog
     benchmarks: Decontaminator
+    near_report: dict[str, Any] | None
 
 
 def source_names(stage: CorpusStage) -> list[str]:
     """A unique name for each source, in order: a user's file by its file name, a repeated name with its number."""
     names: list[str] = []
     for source in stage.sources:
-        plain = Path(source.name).name if source.name.endswith(".jsonl") else source.name
+        plain = sources.plain_name(source)
         number = 1
         while (name := plain if number == 1 else f"{plain}#{number}") in names:
             number += 1
@@ -79,7 +99,7 @@ def source_names(stage: CorpusStage) -> list[str]:
 
 
 def write_product(stage: CorpusStage, seed: int, gathered: list[Gathered], cleaned: Cleaned,
-                  folder: Path) -> dict[str, Any]:
+                  folder: Path, work: Work | None = None) -> dict[str, Any]:
     """Mix the shelves and write all files of the product; returns the report.
 
     Raises:
@@ -106,11 +126,30 @@ def write_product(stage: CorpusStage, seed: int, gathered: list[Gathered], clean
     assert overlap == 0, f"{overlap} benchmark questions were written in spite of the decontamination"
     write_text_atomic(folder / "question_hashes.txt", "".join(f"{one:0{2 * HASH_BYTES}x}\n" for one in sorted(hashes)))
     cleaned.dropped.write(folder / "dropped.jsonl")
+    samples = [line for one in gathered for line in one.account.samples()]
+    write_json_lines(folder / "kept.jsonl", samples)
+    if work is not None and cleaned.near_report is not None:
+        shutil.copyfile(work.folder / "near" / "clusters.jsonl", folder / "clusters.jsonl")
     report = build_report(stage, [_count(one, s) for one, s in zip(gathered, selections, strict=True)],
                           cleaned.dropped, cleaned.benchmarks, overlap)
+    report["near_duplicates"] = cleaned.near_report
+    if stage.self_test:
+        report["contamination"]["self_test"] = self_test(cleaned.benchmarks, [line["text"] for line in samples], seed)
     write_json_atomic(folder / "report.json", report)
     sync(folder)
     return report
+
+
+def self_test(benchmarks: Decontaminator, clean: list[str], seed: int) -> dict[str, Any]:
+    """How many injected questions the decontamination finds, by group and disguise (`corpora/contamination/`).
+
+    It says nothing of false positives: the documents that the questions are put into have passed the very same rules.
+    """
+    asked = [Questions(one.name, tuple(question for question in one.questions if canonical(question)), one.procedural)
+             for one in benchmarks.benchmarks]
+    hosts = [Document(str(i), "clean", "", "", text=text) for i, text in enumerate(clean)]
+    found = measure(removed_by(benchmarks.remove), asked, hosts, seed, per_kind=SELF_TEST_QUESTIONS)
+    return {"recall": found["recall"], "hosts": len(hosts), "per_kind": SELF_TEST_QUESTIONS}
 
 
 def nothing_left(stage: CorpusStage, gathered: list[Gathered], dropped: DropLog) -> str:
@@ -123,10 +162,12 @@ def nothing_left(stage: CorpusStage, gathered: list[Gathered], dropped: DropLog)
     if not reasons:
         return f"stage.sources: no documents in {', '.join(one.name for one in gathered)}; name sources that have some"
     worst = max(reasons, key=lambda reason: reasons[reason])
+    step = next(at for _, at, reason in dropped.counts if reason == worst)
     remedies = {"too_long": "raise sequence_length", "no_worked_solution": "name a family with worked solutions",
                 "exact_duplicate": "set deduplicate: false, or name other sources"}
-    remedy = remedies.get(worst, "remove the benchmark or name other sources" if worst.startswith("contaminated:")
-                          else "name other sources")
+    by_step = {CONTAMINATION: "remove the benchmark or name other sources", FILTERS: "loosen or remove that filter",
+               LICENCES: "widen licences, or name other sources"}
+    remedy = remedies.get(worst) or by_step.get(step, "name other sources")
     return (f"stage.sources: no documents are left of {dropped.total()}; the most frequent reason is {worst} "
             f"({reasons[worst]}); {remedy}")
 
@@ -163,6 +204,6 @@ def _write_array(path: Path, array: np.ndarray) -> None:
 
 def _count(one: Gathered, selection: Selection) -> SourceCount:
     return SourceCount(
-        name=one.name, source=one.source, clean=one.shelf.num_documents, read_whole=one.read_whole,
+        name=one.name, source=one.source, identity=one.identity, account=one.account, read_whole=one.read_whole,
         written=len(selection.records), distinct=one.shelf.num_documents_in(selection.records),
         tokens=selection.num_tokens, passes=selection.num_passes, shortfall=selection.shortfall)

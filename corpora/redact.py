@@ -14,9 +14,10 @@ model, this file with patterns, so that a name, a street or a password that look
 
 **Not** replaced, on purpose: addresses that cannot be anybody's (example.com and the other names and numbers that RFC
 2606, 5737, 3849 and 6761 reserve; localhost, private and link-local ranges; the public resolvers 1.1.1.1, 8.8.8.8,
-...; user names such as `git@` and `noreply@`); four numbers that are a version, a section or an OID (`version_like`);
-digests, that is strings of 32, 40, 56, 64, 96 or 128 hexadecimal digits and `sha256-...` of lock files, unless a name
-says that they are secret; placeholders such as `your-api-key` and `xxxx`.
+...; user names such as `git@` and `noreply@`); passwords in the address of such a host, and Oracle's `scott:tiger`;
+four numbers that are a version, a section or an OID (`version_like`); digests, that is strings of 32, 40, 56, 64, 96
+or 128 hexadecimal digits and `sha256-...` of lock files, unless a name says that they are secret; placeholders such as
+`your-api-key` and `xxxx`.
 
 Every pattern is anchored to a rare literal or bounded in length, so that the time is linear in the text. Redacting
 twice changes nothing the second time.
@@ -30,7 +31,7 @@ import ipaddress
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from corpora.document import Document
@@ -107,6 +108,11 @@ _PASSWORD_NAME = re.compile(
 NAME_WINDOW = 60
 """Characters before a string in which the name that it is assigned to is looked for."""
 _URL_PASSWORD = re.compile(r"://[A-Za-z0-9_.%+-]{1,64}:([^\s:/@\"'<>{}$()\[\]*]{3,100})@(?=[A-Za-z0-9\[])")
+_NOBODYS_HOST = re.compile(
+    r"(?:localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0|hostname"
+    r"|[\w.-]{0,60}example\.(?:com|org|net)|[\w-]{1,60}\.(?:test|invalid|local))(?![\w.-])"
+)
+"""What stands behind the `@` of an address that documentation or a test uses; its password opens nothing."""
 _SAMPLE = re.compile(
     r"example|sample|dummy|fake|test|your|change_?me|placeholder|xxx|\*\*\*|\.\.\.|<|password|passwd|secret|token|user"
     r"|redacted|insert|123456|abcdef|foo|bar|spam|admin|guest|none|null|todo",
@@ -147,20 +153,22 @@ _FICTIONAL_PHONE = re.compile(r"555|1234|0000")
 _ADDRESS_WORDS = re.compile(
     r"\b(?:ip|ips|ipv4|addr|address|host|hostname|server|dns|ping|peer|client|gateway|listen)\b|://|@"
 )
-_VERSION_WORDS = re.compile(r"(?:version|ver|release|rev|build|oid|section|sec|§|v|[=<>~^]=?)[\s\"':=._({\[]{0,4}$")
+_VERSION_WORDS = re.compile(
+    r"(?:version|ver|release|rev|build|oid|identifier|section|sec|§|v|[=<>~^]=?)[\s\"':=._({\[]{0,4}$"
+)
 _PUBLIC_RESOLVERS = frozenset({"1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9", "4.2.2.2", "4.2.2.1", "1.2.3.4"})
 _DOCUMENTATION_V6 = (ipaddress.IPv6Network("2001:db8::/32"), ipaddress.IPv6Network("3fff::/20"))
 
 
-def redact(text: str) -> tuple[str, Counter[str]]:
-    """The text with placeholders, and how many of each kind were put in.
+def redact(text: str, kinds: Collection[str] = PLACEHOLDERS) -> tuple[str, Counter[str]]:
+    """The text with placeholders, and how many of each kind were put in; only the named kinds are replaced.
 
     >>> redact("write to jane.doe@gmail.com")
     ('write to <EMAIL>', Counter({'email': 1}))
     """
     counts: Counter[str] = Counter()
     for _ in range(MAX_PASSES):
-        spans = find(text)
+        spans = [span for span in find(text) if span.kind in kinds]
         if not spans:
             break
         parts = []
@@ -173,7 +181,9 @@ def redact(text: str) -> tuple[str, Counter[str]]:
     return text, counts
 
 
-def redact_document(document: Document) -> tuple[Document, Counter[str]]:
+def redact_document(
+    document: Document, kinds: Collection[str] = PLACEHOLDERS
+) -> tuple[Document, Counter[str]]:
     """The document with the text, the prompt, the completion and all messages redacted; the same one if none had any.
 
     The gold answer stays as it is: a verifier compares with it.
@@ -181,7 +191,7 @@ def redact_document(document: Document) -> tuple[Document, Counter[str]]:
     counts: Counter[str] = Counter()
 
     def clean(text: str) -> str:
-        redacted, found = redact(text)
+        redacted, found = redact(text, kinds)
         counts.update(found)
         return redacted
 
@@ -248,7 +258,9 @@ def _url_passwords(text: str) -> Iterator[Span]:
     if "://" not in text or "@" not in text:
         return
     for match in _URL_PASSWORD.finditer(text):
-        if not _SAMPLE.search(match.group(1)) and match.group(1).lower() not in ("pass", "pwd", "pw"):
+        if _NOBODYS_HOST.match(text, match.end()) or match.group(1).lower() in ("pass", "pwd", "pw", "tiger"):
+            continue
+        if not _SAMPLE.search(match.group(1)):
             yield Span(*match.span(1), "password")
 
 

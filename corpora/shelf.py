@@ -6,6 +6,7 @@ place, its size in tokens and its document are held in memory (24 bytes).
 
 from __future__ import annotations
 
+import os
 from array import array
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ class Shelf:
     """Append-only records in one file; read back by number once `finish` was called."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+        self._file = path.open("w+b")
         self._path = path
         self._offsets = array("q", [0])
         self._num_tokens = array("q")
@@ -26,7 +27,6 @@ class Shelf:
         self._question_documents = array("q")
         self.num_documents = 0
         self.num_tokens = 0
-        self._content = np.zeros(0, dtype=np.uint8)
 
     def __enter__(self) -> Shelf:
         return self
@@ -34,7 +34,6 @@ class Shelf:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self._file.close()
-        self._content = np.zeros(0, dtype=np.uint8)
         self._path.unlink(missing_ok=True)
 
     def add(self, records: list[bytes], num_tokens: list[int], question_hashes: list[int]) -> None:
@@ -52,9 +51,7 @@ class Shelf:
 
     def finish(self) -> None:
         """End of writing; records can be read from here on."""
-        self._file.close()
-        if self._offsets[-1]:
-            self._content = np.memmap(self._path, dtype=np.uint8, mode="r")
+        self._file.flush()
 
     def lengths(self) -> np.ndarray:
         """Tokens in each record (int64)."""
@@ -62,7 +59,8 @@ class Shelf:
 
     def read(self, i: int) -> bytes:
         """Record i."""
-        return self._content[self._offsets[i]:self._offsets[i + 1]].tobytes()
+        # Not mapped into memory: pages that were read would count as the process's own until somebody else wants them.
+        return os.pread(self._file.fileno(), self._offsets[i + 1] - self._offsets[i], self._offsets[i])
 
     def num_documents_in(self, records: np.ndarray) -> int:
         """Distinct documents that these records belong to."""

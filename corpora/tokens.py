@@ -7,20 +7,24 @@ the training stages. Without those ends the pieces are the document's tokens, no
 Text is data: the string `<|im_end|>` inside a document becomes ordinary tokens, never the special one. For that the
 encoder is the tokenizer without its added tokens; it is checked at the start that none of them can come out.
 
-Batches are encoded in parallel by the tokenizer's own threads; the ids do not depend on their number.
+`corpora/words.py` encodes what it can; other texts go through the tokenizer in batches, on its own threads. The ids are
+the tokenizer's either way.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from configs.errors import UserError
+from corpora.words import WordEncoder
 
 END_OF_TEXT = "<|endoftext|>"
 TOKEN_DTYPE = np.dtype("<u4")
@@ -37,15 +41,28 @@ class Encoder:
             raise UserError(f"inputs.base: its tokenizer has no {END_OF_TEXT}; give a checkpoint of the Qwen2.5 family")
         self.end_id: int = end_id
         self._plain = _without_added_tokens(tokenizer)
+        self._words = WordEncoder(self._plain, TOKEN_DTYPE) if WordEncoder.fits(self._plain) else None
+        self._added = {token.content: token_id for token_id, token in tokenizer.get_added_tokens_decoder().items()}
         self._ends_line = np.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=bool)
+        self._num_bytes = np.zeros(len(self._ends_line), dtype=np.int64)
         for token, token_id in tokenizer.get_vocab().items():
+            self._num_bytes[token_id] = len(token)  # a character of byte-level BPE's vocabulary is a byte
             self._ends_line[token_id] = token.endswith(_NEWLINE_MARK)
         self._check_specials(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids (uint32) of each text, without any end mark."""
+        if self._words is not None:
+            return self._words.encode(texts)
         encodings = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=TOKEN_DTYPE) for encoding in encodings]
+
+    def added_id(self, content: str) -> int:
+        """Id of an added token. Raises UserError for a tokenizer that does not have it."""
+        if content not in self._added:
+            raise UserError(f"inputs.base: its tokenizer has no {content}, which fim and level: repository need; give "
+                            "a checkpoint of the Qwen2.5 family, or remove them")
+        return self._added[content]
 
     def pieces(self, ids: np.ndarray, sequence_length: int) -> list[np.ndarray]:
         """A document as pieces of at most `sequence_length` tokens, each ending with the end-of-text id."""
@@ -59,6 +76,38 @@ class Encoder:
             pieces.append(np.append(ids[start:stop], TOKEN_DTYPE.type(self.end_id)))
             start = stop
         return pieces
+
+    def with_pieces(self, texts: Sequence[str], sequence_length: int) -> list[list[tuple[str, np.ndarray]]]:
+        """Each text as pieces of at most `sequence_length` tokens without an end mark: the part of the text, its ids.
+
+        The parts put together are the text; a character that lies across two pieces counts to the second.
+        """
+        found = []
+        for text, ids in zip(texts, self.encode(texts), strict=True):
+            ends = list(accumulate(len(piece) - 1 for piece in self.pieces(ids, sequence_length + 1)))
+            places = [0, *self._places(text, ids, ends[:-1]), len(text)]
+            found.append([(text[places[i]:places[i + 1]], ids[begin:end])
+                          for i, (begin, end) in enumerate(pairwise([0, *ends]))])
+        return found
+
+    def _places(self, text: str, ids: np.ndarray, ends: list[int]) -> list[int]:
+        """Characters of the text before each of these tokens; one that lies across counts to what follows."""
+        if not ends:
+            return []
+        encoded = text.encode("utf-8")
+        sizes = np.cumsum(self._num_bytes[ids])
+        if int(sizes[-1]) != len(encoded) or not unicodedata.is_normalized("NFC", text):
+            # The tokens are those of the composed text.
+            offsets = self._plain.encode(text, add_special_tokens=False).offsets
+            return [offsets[end][0] for end in ends]
+        places, begin, place = [], 0, 0
+        for end in sizes[np.array(ends) - 1].tolist():
+            while encoded[end] & 0xC0 == 0x80:  # within a character
+                end -= 1
+            place += len(encoded[begin:end].decode("utf-8"))
+            places.append(place)
+            begin = end
+        return places
 
     def _line_end(self, ids: np.ndarray, first: int, stop: int) -> int:
         """The last place in (first, stop] that follows a line feed, else `stop`."""

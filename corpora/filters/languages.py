@@ -1,7 +1,7 @@
 """Which language a file is written in, by its name, its extension or its first line.
 
-The names are those of Qwen2.5-Coder's list of 92 languages, in lower case (its README); `text` and `data formats` are
-named too, so that a rule can treat them apart. Content is looked at for `#!` lines only: guessing a programming
+The names are those of Qwen2.5-Coder's list of 92 languages, in lower case (its README); Cython, `text` and data formats
+are named too, so that a rule can treat them apart. Content is looked at for `#!` lines only: guessing a programming
 language from its content needs a model, and none of the published rules does it.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 
 _EXTENSIONS = {
-    "python": "py pyi pyw pyx", "javascript": "js jsx mjs cjs", "typescript": "ts tsx mts cts", "java": "java",
-    "c": "c h", "c++": "cc cpp cxx c++ hh hpp hxx ipp", "cuda": "cu cuh", "c#": "cs", "go": "go", "rust": "rs",
+    "python": "py pyi pyw", "cython": "pyx pxd pxi", "javascript": "js jsx mjs cjs",
+    "typescript": "ts tsx mts cts", "java": "java", "c": "c h",
+    "c++": "cc cpp cxx c++ hh hpp hxx ipp", "cuda": "cu cuh", "c#": "cs", "go": "go", "rust": "rs",
     "ruby": "rb rake gemspec", "php": "php", "perl": "pl pm", "lua": "lua", "shell": "sh bash zsh ksh",
     "powershell": "ps1 psm1", "batchfile": "bat cmd", "scala": "scala sc", "kotlin": "kt kts", "swift": "swift",
     "objective-c": "m mm", "haskell": "hs", "ocaml": "ml mli", "f#": "fs fsi fsx", "erlang": "erl hrl",

@@ -22,8 +22,8 @@ from corpora.document import Document
 from corpora.filters.languages import language_of
 
 HASH_COMMENTS = frozenset({
-    "python", "shell", "ruby", "perl", "r", "makefile", "cmake", "dockerfile", "yaml", "toml", "julia", "awk", "tcl",
-    "elixir", "nim", "crystal", "powershell",
+    "python", "cython", "shell", "ruby", "perl", "r", "makefile", "cmake", "dockerfile", "yaml", "toml", "julia", "awk",
+    "tcl", "elixir", "nim", "crystal", "powershell",
 })  # fmt: skip
 """Languages with `#` comments."""
 SLASH_COMMENTS = frozenset({
@@ -81,7 +81,7 @@ class TextStatistics:
     @cached_property
     def language(self) -> str:
         """Language in lower case; empty when unknown. The document's own statement goes before its path."""
-        stated = getattr(self.document, "language", "") or self.document.provenance.get("language", "")
+        stated = self.document.language or self.document.provenance.get("language", "")
         return str(stated).lower() if stated else language_of(self.path, self.text)
 
     @cached_property

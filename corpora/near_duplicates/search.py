@@ -22,11 +22,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +34,7 @@ import numpy as np
 
 from configs.errors import RetryableError, UserError
 from configs.stage import write_json_atomic
+from corpora import workers
 from corpora.near_duplicates import candidates
 from corpora.near_duplicates.clusters import write_clusters
 from corpora.near_duplicates.settings import NearDuplicateSettings
@@ -231,7 +230,7 @@ def _run_tasks(tasks: list[Task], num_workers: int) -> None:
             function(*arguments)
         return
     for _ in range(ATTEMPTS):
-        with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with workers.pool(num_workers) as pool:
             futures = [(task, pool.submit(task[0], *task[1])) for task in tasks]
             tasks = []
             for task, future in futures:

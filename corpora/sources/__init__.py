@@ -1,10 +1,12 @@
 """Where documents come from: one file a kind of source, each with `read(source, output, dropped)`.
 
     python_stdlib        sources of the running interpreter's library
+    python_packages      sources of the packages that are installed beside this project
     sympy_examples       worked examples of the installed sympy
     procedural           reasoning_gym/... and functions/... with worked solutions
     catalogue_data       data sets of configs/catalogue.yaml
-    user_jsonl           a path ending in .jsonl
+    user_jsonl           a path ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet
+    local_files          any other path: a text file, a folder, a git checkout, a folder of checkouts
 
 A reader yields documents in an order that depends on the source alone, and drops, with a reason, what it cannot use.
 """
@@ -20,35 +22,53 @@ from typing import Any
 
 from configs.catalogue import dataset, dataset_identity
 from configs.errors import UserError
-from configs.names import check_source
+from configs.names import ROW_FILES, check_source, is_path
 from configs.schema import CorpusSource
 from corpora.document import Document
 from corpora.dropped import DropLog
-from corpora.sources import catalogue_data, procedural, python_stdlib, sympy_examples, user_jsonl
+from corpora.sources import (
+    catalogue_data,
+    local_files,
+    procedural,
+    python_packages,
+    python_stdlib,
+    sympy_examples,
+    user_jsonl,
+)
 
-TEXT_ONLY = (python_stdlib, sympy_examples)
+TEXT_ONLY = (python_stdlib, python_packages, sympy_examples, local_files)
+WITH_REPOSITORIES = (python_stdlib, python_packages, local_files, user_jsonl)
+"""Sources whose documents may say of which repository they are."""
+BUILT_IN = {"python_stdlib": python_stdlib, "python_packages": python_packages, "sympy_examples": sympy_examples}
 
 
 def check(field: str, source: CorpusSource, output: str) -> None:
     """The source exists and has what the output needs. Raises UserError that names `field`, the value and a remedy."""
     check_source(field, source)
     module = reader(source)
+    if source.level == "repository" and module not in WITH_REPOSITORIES:
+        raise UserError(f"{field}.level: 'repository' was given to {source.name!r}, whose documents are of none; "
+                        "allowed with python_stdlib, python_packages and paths; remove level")
     if module is user_jsonl:
-        user_jsonl.check_file(Path(source.name))
+        user_jsonl.check_file(Path(source.name).expanduser())
     elif module is catalogue_data:
         catalogue_data.check_columns(field, source.name, output)
     elif module in TEXT_ONLY and output != "tokens":
         raise UserError(f"{field}.name: {source.name!r} has only text, no questions; allowed for output {output!r}: "
                         "sources with questions; set output: tokens or remove it")
+    elif module is local_files:
+        local_files.check_path(field, source)
 
 
 def reader(source: CorpusSource) -> ModuleType:
     """The module that reads a source, by its name."""
-    if source.name.endswith(".jsonl"):
+    if source.name.endswith(ROW_FILES):
         return user_jsonl
+    if is_path(source.name):
+        return local_files
     if source.name.startswith(procedural.PREFIXES):
         return procedural
-    return {"python_stdlib": python_stdlib, "sympy_examples": sympy_examples}.get(source.name, catalogue_data)
+    return BUILT_IN.get(source.name, catalogue_data)
 
 
 def open_source(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Document]:
@@ -67,6 +87,19 @@ def may_stop_early(source: CorpusSource) -> bool:
     return reader(source) is not user_jsonl
 
 
+def plain_name(source: CorpusSource) -> str:
+    """The name by which a report knows a source: of a path the last part only."""
+    module = reader(source)
+    if module is user_jsonl:
+        return Path(source.name).name
+    return local_files.name_of(source) if module is local_files else source.name
+
+
+def keeps_own_split(source: CorpusSource) -> bool:
+    """Whether a part of the source is kept for evaluation. A user's file of rows has no parts."""
+    return reader(source) is not user_jsonl
+
+
 def licence(source: CorpusSource) -> str:
     """Licence of the source's documents."""
     module = reader(source)
@@ -77,8 +110,10 @@ def identity(source: CorpusSource) -> dict[str, Any]:
     """What the documents depend on beside the settings: package version, file content, or data set revision."""
     module = reader(source)
     if module is user_jsonl:
-        with Path(source.name).open("rb") as file:
+        with Path(source.name).expanduser().open("rb") as file:
             return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    if module is local_files:
+        return local_files.identity(source)
     if module is catalogue_data:
         return dataset_identity(source.name, source.split)
     return {"version": module.version()}

@@ -18,6 +18,7 @@ from corpora.dropped import DropLog
 from corpora.order import in_split, shuffled
 
 LICENCE = "PSF-2.0"
+REPOSITORY = "cpython"
 LEFT_OUT_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "_bundled"})
 LEFT_OUT_PREFIXES = ("_sysconfigdata", "config-")
 """The build settings of this very machine, with its paths."""
@@ -41,7 +42,8 @@ def read(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Docume
         except (SyntaxError, UnicodeDecodeError):  # a few files show wrong encodings on purpose
             dropped.add(document, "not_text")
             continue
-        yield Document(path, source.name, LICENCE, path, text=text, provenance=document.provenance)
+        yield Document(path, source.name, LICENCE, path, text=text, provenance=document.provenance,
+                       repository=REPOSITORY)
 
 
 def source_files(root: Path) -> list[str]:

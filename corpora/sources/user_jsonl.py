@@ -1,14 +1,15 @@
-"""The user's own data: a UTF-8 file of JSON lines.
+"""The user's own data: a UTF-8 file of JSON lines, also compressed (.jsonl.gz, .jsonl.zst), or a Parquet table.
 
-| output | keys of a line |
+| output | keys of a line, or columns |
 |---|---|
-| tokens | `text` |
+| tokens | `text`; `path`, `repository` (or `repo_name`), `licence` (or `license`) and `language` if they are text |
 | examples | `prompt` and `completion`, or `messages`: `[{"role": ..., "content": ...}, ...]` |
 | problems | `prompt` and `answer` (text or a number); `verifier` (default math) and `metadata` if wanted |
 
 A file has no splits: all of it is read, and what is measured on belongs into `decontaminate`. Other keys are let be.
 `id` is taken over where it is text. The first line that is wrong stops the stage, with the file, the line, the field,
-and what is allowed. A blank line is skipped.
+and what is allowed; so does a compressed file that ends too early. A blank line is skipped. A line of more than
+`MAX_LINE_BYTES` is not held in memory, and is dropped as `too_large`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from configs.errors import UserError, is_unicode
 from configs.schema import CorpusSource
 from corpora.document import Document
 from corpora.dropped import DropLog
+from corpora.sources.compressed import READ_ERRORS, open_bytes
 
 LICENCE = "unknown"
+MAX_LINE_BYTES = 32 << 20
+"""Longest line that is read; a document takes several times its size while it is cleaned."""
+PARQUET_ROWS = 256
+"""Rows read at once."""
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -42,26 +48,83 @@ def check_file(path: Path) -> None:
 
 def read(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Document]:
     """Documents of the file, in its order."""
-    path = Path(source.name)
+    path = Path(source.name).expanduser()
     num_read = 0
-    for number, row in read_lines(path):
+    for number, row in read_rows(path, output):
         where = f"{path}:{number}"
+        num_read += 1
+        name = f"{path.name}:{number}"
+        if row is None:
+            dropped.add(Document(name, path.name, LICENCE, path.name, provenance={"line": number}), "too_large")
+            continue
         fields = content(row, output, where)
         given = row.get("id")
-        name = given if isinstance(given, str) and given else f"{path.name}:{number}"
-        yield Document(name, path.name, LICENCE, path.name, provenance={"line": number}, **fields)
-        num_read += 1
+        name = given if isinstance(given, str) and given else name
+        origin = _origin(row, path) if output == "tokens" else {"licence": LICENCE, "path": path.name}
+        yield Document(name, path.name, provenance={"line": number}, **origin, **fields)
     if not num_read:
         raise UserError(f"{path}: holds only blank lines; allowed: one JSON object a line; give a file with data")
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number (from 1) and object of every line that is not blank. Raises UserError, nothing else."""
+def read_rows(path: Path, output: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Number (from 1) and content of every row; None for one that is too large. Raises UserError, nothing else."""
+    return _read_parquet(path) if path.name.endswith(".parquet") else read_lines(path)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Line number (from 1) and object of every line that is not blank; None for a line that is too large."""
     check_file(path)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, parse(line, f"{path}:{number}")
+    number = 0
+    try:
+        with open_bytes(path) as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    _skip_line(file, line)
+                    yield number, None
+                elif line.strip():
+                    yield number, parse(line, f"{path}:{number}")
+    except READ_ERRORS as error:
+        raise UserError(f"{path}: cannot be read after line {number} ({error}); a compressed file may be cut short; "
+                        "give a whole one") from error
+
+
+def _skip_line(file: BinaryIO, line: bytes) -> None:
+    while line and not line.endswith(b"\n"):
+        line = file.readline(MAX_LINE_BYTES)
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    check_file(path)
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UserError(f"{path}: .parquet needs the package pyarrow; pip install pyarrow") from error
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as table:
+            for batch in table.iter_batches(PARQUET_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row if _row_bytes(row) <= MAX_LINE_BYTES else None
+    except (arrow.ArrowException, OSError) as error:  # ArrowException covers what is no Parquet, or is cut short
+        raise UserError(f"{path}: cannot be read as Parquet after row {number} ({str(error)[:100]}); "
+                        "give a whole .parquet file") from error
+
+
+def _row_bytes(row: dict[str, Any]) -> int:
+    return sum(len(value) for value in row.values() if isinstance(value, str))
+
+
+def _origin(row: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a row says of where its text comes from; anything but text is let be."""
+
+    def given(*keys: str) -> str:
+        return next((row[key] for key in keys if isinstance(row.get(key), str) and row[key]), "")
+
+    return {"licence": given("licence", "license") or LICENCE, "path": given("path") or path.name,
+            "repository": given("repository", "repo_name"), "language": given("language").lower()}
 
 
 def content(row: dict[str, Any], output: str, where: str) -> dict[str, Any]:

@@ -226,6 +226,7 @@ def test_language(text: str, path: str, settings: dict[str, object], expected: s
     ("path", "text", "expected"),
     [
         ("a.H", "", "c"), ("x/CMakeLists.txt", "", "cmake"), (".bashrc", "", ""), ("a.b.py", "", "python"),
+        ("a.pyx", "", "cython"),
         ("run", "#!/bin/sh\n", "shell"), ("run", "#!/usr/bin/python3.11\n", "python"), ("run", "text", ""),
     ],
 )  # fmt: skip

@@ -59,6 +59,8 @@ def test_what_is_replaced(text: str, expected: str) -> None:
         "2001:db8::1234", "::1", "fe80::1", "x[::2]", "12:34:56", "std::vector", "00:1b:44:11:3a:b7",
         "user@example.com", "a@b.example.org", "git@github.com:a/b.git", "noreply@github.com", "@dataclass", "x @ y.T",
         "@app.route('/')", "icon@2x.png", "getty@tty1.service", "a@localhost", "ssh://jane@firm.de/x",
+        "ED25519 = ObjectIdentifier('1.3.101.112')", "oracle://scott:tiger@myalias",
+        "mysql://joe:kX7moRwt9@localhost/db",
         "https://user:password@host/", "https://{user}:{password}@host/", "token = 'your-api-key-here'",
         "password = 'password123'", "password = get_password()", "api_key = os.environ['API_KEY_FOR_SERVICE']",
         "secret = 'aaaaaaaaaaaaaaaaaaaaaaaa'", "token = 'application/json'", "AKIAIOSFODNN7EXAMPLE",
