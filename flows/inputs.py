@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.names import is_generated
+from configs.names import ROW_FILES, is_generated, is_path
 from configs.schema import (
+    CorpusSource,
     CorpusStage,
     DpoStage,
     EvaluateStage,
@@ -24,6 +26,7 @@ from configs.schema import (
     Stage,
     Supervised,
 )
+from corpora import sources
 from corpora.sources import user_jsonl
 
 Keys = tuple[tuple[str, ...], ...]
@@ -73,23 +76,24 @@ def outside_data(stage: Stage) -> dict[str, Any]:
 
 
 def with_absolute_paths(config: Any) -> Any:
-    """A stage's plain configuration with every path of a .jsonl file made absolute."""
-    if isinstance(config, dict):
-        return {key: with_absolute_paths(value) for key, value in config.items()}
-    if isinstance(config, list):
-        return [with_absolute_paths(value) for value in config]
-    if isinstance(config, str) and config.endswith(".jsonl"):
-        return str(Path(config).expanduser().resolve())
-    return config
+    """A stage's plain configuration with every path of a .jsonl file, and of a source's files, made absolute."""
+    return _with_paths(config, lambda path: str(Path(path).expanduser().resolve()) + ("/" if path[-1] == "/" else ""))
 
 
 def without_paths(config: Any) -> Any:
-    """A stage's plain configuration with every path of a .jsonl file blanked; the content is told apart elsewhere."""
+    """A stage's plain configuration with all those paths blanked; the content is told apart elsewhere."""
+    return _with_paths(config, lambda path: "*.jsonl" if path.endswith(".jsonl") else "PATH")
+
+
+def _with_paths(config: Any, change: Callable[[str], str], key: str = "") -> Any:
     if isinstance(config, dict):
-        return {key: without_paths(value) for key, value in config.items()}
+        return {name: _with_paths(value, change, name) for name, value in config.items()}
     if isinstance(config, list):
-        return [without_paths(value) for value in config]
-    return "*.jsonl" if isinstance(config, str) and config.endswith(".jsonl") else config
+        return [_with_paths(value, change) for value in config]
+    # Other texts (system prompts, for one) may look like a path.
+    if isinstance(config, str) and (config.endswith(".jsonl") or (key == "name" and is_path(config))):
+        return change(config)
+    return config
 
 
 def check_jsonl(path: Path, keys: Keys, where: str) -> str:
@@ -140,6 +144,10 @@ def _identity(name: str, split: str, keys: Keys, where: str) -> dict[str, Any]:
         if "\0" in name:
             raise UserError(f"{where}: {name!r} holds a null character; give the path of a JSONL file")
         return {"sha256": check_jsonl(Path(name).expanduser(), keys, where)}
+    if name == "python_packages" or is_path(name):
+        source = CorpusSource(name=name)
+        sources.check(where.removesuffix(".name"), source, OUTPUT_OF[keys] if name.endswith(ROW_FILES) else "tokens")
+        return sources.identity(source) if is_path(name) else {"name": name, **sources.identity(source)}
     if name.startswith("reasoning_gym/"):
         return {"name": name, "reasoning_gym": _version("reasoning_gym")}
     if is_generated(name):  # made by this project, whose source is in the digest
