@@ -135,6 +135,7 @@ def parser() -> argparse.ArgumentParser:
         ("pretrain", "TEXT.jsonl", "text"),
         ("sft", "DATA.jsonl", "prompt and completion, or messages"),
         ("sample", "PROBLEMS.jsonl", problems),
+        ("dpo", "PAIRS.jsonl", "prompt, chosen and rejected"),
         ("rl", "PROBLEMS.jsonl", problems),
     ):
         changed = f"{kind}.num_samples=16" if kind == "sample" else f"{kind}.learning_rate=1e-4"

@@ -33,7 +33,7 @@ def run_preset(given: argparse.Namespace) -> int:
 
 
 def run_single(given: argparse.Namespace) -> int:
-    """`derive pretrain|sft|sample|rl DATA.jsonl`."""
+    """`derive pretrain|sft|sample|dpo|rl DATA.jsonl`."""
     from flows.single import single_stage
 
     if given.out is not None and given.out.exists():
@@ -273,6 +273,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "pretrain": run_single,
     "sft": run_single,
     "sample": run_single,
+    "dpo": run_single,
     "rl": run_single,
     "plan": plan,
     "presets": presets,

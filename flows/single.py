@@ -1,4 +1,4 @@
-"""Recipes of one stage, for `derive pretrain|sft|sample|rl DATA.jsonl --base X`: made in memory, run like any other.
+"""Recipes of one stage, for `derive pretrain|sft|sample|dpo|rl DATA.jsonl --base X`: made in memory, run like any other.
 
 The defaults are for a checkpoint that is tuned further: one pass, gentle learning rates, larger for the seedling,
 which is a thousand times smaller than what the gentle ones are for. `--set STAGE.field=value` changes any field.
@@ -14,14 +14,14 @@ from configs.errors import UserError
 from configs.load import check_recipe
 from configs.overrides import apply_override, parse_override
 from configs.schema import Recipe
-from flows.inputs import CORPUS_KEYS, check_jsonl
+from flows.inputs import EXAMPLES, PAIRS, PROBLEMS, TEXT, check_jsonl
 
 BYTES_PER_TOKEN = 4
 """Of English text and code under Qwen's tokenizer; only sizes the default pass over a pretraining file."""
 
-OUTPUTS = {"pretrain": "tokens", "sft": "examples", "sample": "problems", "rl": "problems"}
-GENTLE = {"pretrain": 1e-5, "sft": 1e-5, "rl": 1e-6}
-SEEDLING = {"pretrain": 1e-3, "sft": 1e-3, "rl": 2e-4}
+KEYS = {"pretrain": TEXT, "sft": EXAMPLES, "sample": PROBLEMS, "dpo": PAIRS, "rl": PROBLEMS}
+GENTLE = {"pretrain": 1e-5, "sft": 1e-5, "dpo": 1e-6, "rl": 1e-6}
+SEEDLING = {"pretrain": 1e-3, "sft": 1e-3, "dpo": 1e-4, "rl": 2e-4}
 RL_STEPS = 50
 
 
@@ -34,7 +34,7 @@ def single_stage(kind: str, data: Path, base: str, overrides: Sequence[str]) -> 
     data = data.expanduser().resolve()
     if data.suffix != ".jsonl":
         raise UserError(f"DATA: {str(data)!r} does not end in .jsonl; give a JSONL file")
-    check_jsonl(data, CORPUS_KEYS[OUTPUTS[kind]], "DATA")
+    check_jsonl(data, KEYS[kind], "DATA")
     stage: dict[str, Any] = {"id": kind, "kind": kind, "data": [str(data)]}
     if kind in GENTLE:
         stage["learning_rate"] = (SEEDLING if base == "seedling" else GENTLE)[kind]

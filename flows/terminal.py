@@ -23,7 +23,9 @@ from flows.stages import Listener
 
 PLAIN_EVERY_S = 15.0
 NUM_METRICS = 3
-TOLD_FIRST = ("loss", "reward", "pass@1", "solved_fraction", "length", "entropy", "tokens_per_second")
+TOLD_FIRST = (
+    "loss", "reward", "pass@1", "solved_fraction", "margin", "accuracy", "length", "entropy", "tokens_per_s", "mfu",
+)  # fmt: skip
 BAR_WIDTH = 24
 MARKS = {"waiting": "·", "running": "▶", "completed": "✔", "reused": "↺", "failed": "✖", "cancelled": "■"}
 STYLES = {

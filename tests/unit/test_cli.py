@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from configs.schema import DpoStage
 from flows.cli import main, parser
+from flows.single import single_stage
 from flows.terminal import duration, interval, metrics_text, number
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +73,15 @@ def test_broken_data_for_one_stage_is_told_with_its_line(tmp_path: Path, capsys:
     assert "data.jsonl:2: not JSON" in error_of(capsys, "sft", str(path))
     path.write_text('{"text": "abc"}\n')
     assert "allowed: 'prompt' and 'answer'" in error_of(capsys, "rl", str(path))
+    assert "allowed: 'prompt' and 'chosen' and 'rejected'" in error_of(capsys, "dpo", str(path))
+
+
+def test_preference_pairs_train_without_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "1 + 1", "chosen": "2", "rejected": "3"}\n')
+    recipe = single_stage("dpo", path, "seedling", ["dpo.beta=0.2"])
+    assert isinstance(stage := recipe.stage("dpo"), DpoStage)
+    assert (stage.data, stage.beta, stage.learning_rate) == ((str(path),), 0.2, 1e-4)
 
 
 def test_a_number_out_of_range_is_told_by_its_option(capsys: pytest.CaptureFixture[str]) -> None:
