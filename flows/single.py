@@ -1,4 +1,4 @@
-"""Recipes of one stage, for `derive pretrain|sft|sample|dpo|rl DATA.jsonl --base X`: made in memory, run like any other.
+"""Recipes of one stage, for `derive sft DATA.jsonl --base X` and its like: made in memory, run like any other.
 
 The defaults are for a checkpoint that is tuned further: one pass, gentle learning rates, larger for the seedling,
 which is a thousand times smaller than what the gentle ones are for. `--set STAGE.field=value` changes any field.
