@@ -11,13 +11,13 @@ DEV_STAMP := $(VENV)/.installed-dev
 
 help:
 	@echo "make math      seedling -> corpus -> pretrain -> sft -> rl -> evaluate -> release (under 10 minutes, 2 cores)"
-	@echo "make coder     the same line for functions, rewarded by running them in a sandbox (about 10 minutes)"
-	@echo "make reasoning the same line with a cold start in <think> tags and two RL stages (about 10 minutes)"
+	@echo "make coder     the same line for functions, rewarded by running them in a sandbox (about 12 minutes)"
+	@echo "make reasoning the same line with a cold start in <think> tags and two RL stages (about 13 minutes)"
 	@echo "make smoke     make math in its smallest size (under 90 seconds)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  all tests that need no GPU"
 	@echo "make fuzz      the verifiers on a seed that was never tried, for FUZZ_SECONDS (120) seconds; FUZZ_SEED=N repeats one"
-	@echo "make bench-verifiers  accuracy, speed and safety of the verifiers beside their peers (about 20 minutes, 2 cores)"
+	@echo "make bench-verifiers  accuracy, speed and safety of the verifiers beside their peers (about 11 minutes, 2 cores)"
 	@echo "make lint      ruff; make types: mypy"
 
 math: $(RUN_STAMP)

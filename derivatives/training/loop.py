@@ -58,10 +58,19 @@ WITHOUT_EFFECT = {"checkpoint_every", "recompute", "spikes", "max_forgetting", "
 """Fields that a started run may go on with changed: what it computes stays the same, or where it stops changes."""
 
 
+KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Variables that bound what oneDNN and torch's layer over it keep for each shape of a product; read at the first one."""
+KERNELS_KEPT = 64
+"""Packed documents bring new shapes in every step. The libraries' 1,024 kernels cost gigabytes and save no time
+(docs/experiments.md)."""
+
+
 def set_up(machine: Machine, seed: int, ranks: Ranks = ALONE) -> None:
     """Threads and seeds of this process. Raises UserError if it has no GPU where it should."""
     if machine.device == "cuda" and not torch.cuda.is_available():
         raise UserError("machine.device: cuda was asked for, torch finds no GPU; choose the cpu profile or mend it")
+    for name in KERNEL_CACHES:
+        os.environ.setdefault(name, str(KERNELS_KEPT))
     torch.set_num_threads(machine.num_threads or max(1, len(os.sched_getaffinity(0)) // ranks.num))
     torch.manual_seed(seed)
 

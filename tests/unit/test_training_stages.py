@@ -134,6 +134,14 @@ def test_processes_that_were_not_started_and_a_missing_gpu_are_named(
             set_up(Machine(name="one-gpu", device="cuda"), 0)
 
 
+def test_kernels_kept_for_past_shapes_are_few_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "")  # so that it is put back
+    monkeypatch.delenv("LRU_CACHE_CAPACITY")
+    set_up(Machine(name="cpu", device="cpu", num_threads=torch.get_num_threads()), 0)
+    assert (os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPACITY"]) == ("7", "64")
+
+
 def pretrain_file(base: Path, folder: Path, tokens: list[int], offsets: list[int], **stage: object) -> StageFile:
     (folder / "data").mkdir(parents=True, exist_ok=True)
     np.array(tokens, dtype="<u4").tofile(folder / "data" / "tokens.bin")
