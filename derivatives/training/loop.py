@@ -59,7 +59,7 @@ WITHOUT_EFFECT = {"checkpoint_every", "recompute", "spikes", "max_forgetting", "
 
 
 KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-"""Variables that bound what oneDNN and torch's layer over it keep for each shape of a product; read at the first one."""
+"""Variables that bound what oneDNN and torch's layer over it keep for each shape of a product; read at the first."""
 KERNELS_KEPT = 64
 """Packed documents bring new shapes in every step. The libraries' 1,024 kernels cost gigabytes and save no time
 (docs/experiments.md)."""

@@ -243,7 +243,7 @@ def code_speed(bench: Bench) -> list[Line]:
     """Isolated executions a second on two cores."""
     runs: dict[str, list[dict[str, Any]]] = {}
     cores = sorted(os.sched_getaffinity(0))[-2:]
-    # Without compiled copies of its own modules, which this would keep from being written, a sandbox is 4 to 15% slower.
+    # Without compiled copies of its modules, which this would keep from being written, a sandbox is 4 to 15% slower.
     usual = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for _ in range(bench.size(3, 1)):
         done = subprocess.run(
