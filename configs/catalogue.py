@@ -30,7 +30,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from configs.errors import RetryableError, UserError
-from configs.schema import Frozen
+from configs.settings.common import Frozen
 from configs.strict_yaml import read_mapping
 
 MIRROR_VARIABLE = "DERIVE_DATA"

@@ -11,7 +11,11 @@ from pydantic_core import PydanticUndefined
 
 from configs.explain import STAGE_MODELS
 from configs.names import unknown
-from configs.schema import CorpusSource, Expected, Gate, Machine, Recipe, Sampling, TaskSource
+from configs.schema import Expected, Recipe
+from configs.settings.common import Sampling, TaskSource
+from configs.settings.corpus import CorpusSource
+from configs.settings.evaluation import Gate
+from configs.settings.machine import Machine
 from configs.strict_yaml import dump_yaml
 
 MODELS: dict[str, type[BaseModel]] = {

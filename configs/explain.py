@@ -10,18 +10,11 @@ from pydantic.fields import FieldInfo
 
 from configs.errors import printable
 from configs.names import nearest
-from configs.schema import (
-    STAGE_KINDS,
-    CorpusStage,
-    DpoStage,
-    EvaluateStage,
-    PretrainStage,
-    Recipe,
-    ReleaseStage,
-    RlStage,
-    SampleStage,
-    SftStage,
-)
+from configs.schema import STAGE_KINDS, Recipe
+from configs.settings.corpus import CorpusStage
+from configs.settings.evaluation import EvaluateStage, ReleaseStage
+from configs.settings.reinforcement import RlStage, SampleStage
+from configs.settings.training import DpoStage, PretrainStage, SftStage
 
 STAGE_MODELS: dict[str, type[BaseModel]] = {
     "corpus": CorpusStage, "pretrain": PretrainStage, "sft": SftStage, "dpo": DpoStage, "rl": RlStage,

@@ -32,7 +32,8 @@ from configs.errors import UserError, printable
 from configs.explain import explain
 from configs.names import check_names, unknown
 from configs.overrides import apply_override, fill_same_as, parse_override
-from configs.schema import Machine, Recipe
+from configs.schema import Recipe
+from configs.settings.machine import Machine
 from configs.strict_yaml import read_mapping
 
 FOLDER = Path(__file__).parent

@@ -19,16 +19,12 @@ from typing import Any
 
 from configs.catalogue import dataset, dataset_names
 from configs.errors import UserError, printable
-from configs.schema import (
-    CorpusSource,
-    CorpusStage,
-    EvaluateStage,
-    Recipe,
-    RlStage,
-    SampleStage,
-    Supervised,
-    TaskSource,
-)
+from configs.schema import Recipe
+from configs.settings.common import TaskSource
+from configs.settings.corpus import CorpusSource, CorpusStage
+from configs.settings.evaluation import EvaluateStage
+from configs.settings.reinforcement import RlStage, SampleStage
+from configs.settings.training import Supervised
 
 VERIFIER_GROUP = "derivative_factory.verifiers"
 BUILT_IN_VERIFIERS = (

@@ -25,7 +25,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryableError, UserError
-from configs.schema import MODEL_KINDS, Frozen, Machine, Stage
+from configs.schema import MODEL_KINDS, Stage
+from configs.settings.common import Frozen
+from configs.settings.machine import Machine
 from configs.tree import check_one_tree
 
 INTERRUPTED_EXIT = 130

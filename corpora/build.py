@@ -20,7 +20,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from configs.errors import UserError
-from configs.schema import CorpusStage, Machine
+from configs.settings.corpus import CorpusStage
+from configs.settings.machine import Machine
 from configs.stage import Progress, StageFile, run_command, write_json_atomic
 from corpora import sources
 from corpora.gather import Cleaner

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.names import is_generated
-from configs.schema import TaskSource
+from configs.settings.common import TaskSource
 from corpora.contamination.short import ShortQuestions
 from corpora.contamination.subsequence import SubsequenceIndex
 from corpora.document import Document, batches

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import CorpusSource, CorpusStage, FillInTheMiddle
+from configs.settings.corpus import CorpusSource, CorpusStage, FillInTheMiddle
 from corpora import fim, repository
 from corpora.account import Account
 from corpora.document import Document

@@ -32,7 +32,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from configs.schema import FillInTheMiddle
+from configs.settings.corpus import FillInTheMiddle
 from corpora.document import Document
 from corpora.filters.languages import language_of
 

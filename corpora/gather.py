@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.schema import CorpusStage
+from configs.settings.corpus import CorpusStage
 from configs.stage import Progress, StageFile
 from corpora import near_duplicates, sources, spool
 from corpora.account import Account

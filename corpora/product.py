@@ -29,7 +29,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from configs.errors import UserError
-from configs.schema import CorpusSource, CorpusStage
+from configs.settings.corpus import CorpusSource, CorpusStage
 from configs.stage import write_json_atomic, write_text_atomic
 from corpora import sources
 from corpora.account import Account

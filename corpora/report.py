@@ -15,7 +15,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from configs.schema import CorpusSource, CorpusStage
+from configs.settings.corpus import CorpusSource, CorpusStage
 from corpora import sources
 from corpora.account import Account
 from corpora.decontaminate import Decontaminator

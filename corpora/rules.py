@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from configs.errors import RetryableError, UserError
-from configs.schema import CorpusSource
+from configs.settings.corpus import CorpusSource
 from corpora import filters, fim, licences, workers
 from corpora.account import Account
 from corpora.document import Document

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import corpora
-from configs.schema import CorpusStage
+from configs.settings.corpus import CorpusStage
 from configs.stage import write_json_atomic, write_text_atomic
 
 NAME = "work"

@@ -29,7 +29,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from configs.errors import UserError
-from configs.schema import DpoStage
+from configs.settings.training import DpoStage
 from configs.stage import StageFile, run_command
 from derivatives.losses import dpo as objective
 from derivatives.sft import read_jsonl

@@ -28,7 +28,9 @@ from typing import Any
 import torch
 
 from configs.errors import UserError
-from configs.schema import EvaluateStage, Machine, Sampling
+from configs.settings.common import Sampling
+from configs.settings.evaluation import EvaluateStage
+from configs.settings.machine import Machine
 from configs.stage import Progress, StageFile, run_command, write_json_atomic, write_text_atomic
 from derivatives.evaluation.answers import Asking, ask
 from derivatives.evaluation.formats import CHAT, FEW_SHOT, Examples, gather_examples

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from configs.errors import UserError
-from configs.schema import Gate
+from configs.settings.evaluation import Gate
 
 ROUNDING = 2e-3
 """Gains are means of differences, so they equal the difference of the means but for rounding when written."""

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from configs.errors import UserError
-from configs.schema import PretrainStage
+from configs.settings.training import PretrainStage
 from configs.stage import StageFile, run_command
 from derivatives.training.batch import Row
 from derivatives.training.loop import Trainer, finished

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import RetryableError, UserError
-from configs.schema import ReleaseStage, TaskSource
+from configs.settings.common import TaskSource
+from configs.settings.evaluation import ReleaseStage
 from configs.stage import StageFile, run_command, write_json_atomic, write_text_atomic
 from derivatives.card import Facts, base_name, render_card
 from derivatives.gates import GateResult, check_gates

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.schema import RlStage, check_rl_settings
+from configs.settings.reinforcement import RlStage, check_rl_settings
 from configs.stage import StageFile, run_command, write_text_atomic
 from derivatives.rollout import fork
 from derivatives.rollout.audit import Auditor

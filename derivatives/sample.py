@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.schema import SampleStage
+from configs.settings.reinforcement import SampleStage
 from configs.stage import Progress, StageFile, run_command, write_json_atomic
 from corpora.decontaminate import Decontaminator, load_benchmarks
 from corpora.dedup import Seen, text_digest

@@ -23,7 +23,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from configs.errors import UserError
-from configs.schema import SftStage
+from configs.settings.training import SftStage
 from configs.stage import StageFile, run_command
 from derivatives.training.batch import Row
 from derivatives.training.chat import encode_example, encode_messages

@@ -11,7 +11,8 @@ from typing import Any
 from configs.errors import UserError, is_unicode
 from configs.load import default_machine_name, load_machine
 from configs.names import check_source, check_verifier, is_generated
-from configs.schema import EvaluateStage, Sampling, TaskSource
+from configs.settings.common import Sampling, TaskSource
+from configs.settings.evaluation import EvaluateStage
 from flows.base import resolve_base
 from flows.store import Store
 

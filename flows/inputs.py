@@ -15,17 +15,11 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.names import ROW_FILES, is_generated, is_path
-from configs.schema import (
-    CorpusSource,
-    CorpusStage,
-    DpoStage,
-    EvaluateStage,
-    RlStage,
-    SampleStage,
-    SftStage,
-    Stage,
-    Supervised,
-)
+from configs.schema import Stage
+from configs.settings.corpus import CorpusSource, CorpusStage
+from configs.settings.evaluation import EvaluateStage
+from configs.settings.reinforcement import RlStage, SampleStage
+from configs.settings.training import DpoStage, SftStage, Supervised
 from corpora import sources
 from corpora.sources import user_jsonl
 

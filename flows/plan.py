@@ -21,18 +21,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from configs.names import unknown
-from configs.schema import (
-    CorpusStage,
-    EvaluateStage,
-    Machine,
-    Recipe,
-    ReleaseStage,
-    RlStage,
-    SampleStage,
-    Stage,
-    resolved_model,
-    stage_inputs,
-)
+from configs.schema import Recipe, Stage, resolved_model, stage_inputs
+from configs.settings.corpus import CorpusStage
+from configs.settings.evaluation import EvaluateStage, ReleaseStage
+from configs.settings.machine import Machine
+from configs.settings.reinforcement import RlStage, SampleStage
 from configs.stage import StageFile, StageInput
 from flows.base import Base, resolve_base
 from flows.inputs import outside_data, with_absolute_paths, without_paths

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, UserError
-from configs.schema import Machine
+from configs.settings.machine import Machine
 from configs.stage import StageFile, write_json_atomic
 from flows import environment
 from flows.plan import Plan, PlannedStage, stage_file

@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from configs.errors import UserError
-from configs.schema import Frozen
+from configs.settings.common import Frozen
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.filters import (

@@ -18,7 +18,7 @@ import re
 
 from pydantic import Field
 
-from configs.schema import Fraction, Frozen
+from configs.settings.common import Fraction, Frozen
 from corpora.filters.statistics import TextStatistics
 
 REASONS = ("too_few_alphanumeric", "too_few_letters", "too_many_digits", "too_much_space", "too_many_hex_words")

@@ -18,7 +18,7 @@ import re
 
 from pydantic import Field
 
-from configs.schema import Fraction, Frozen
+from configs.settings.common import Fraction, Frozen
 from corpora.filters.statistics import TextStatistics
 
 REASONS = ("too_few_comments", "too_many_comments", "mostly_strings", "todo_only")

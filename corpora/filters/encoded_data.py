@@ -15,7 +15,7 @@ import re
 
 from pydantic import Field, PositiveInt
 
-from configs.schema import Fraction, Frozen
+from configs.settings.common import Fraction, Frozen
 from corpora.filters.statistics import TextStatistics
 
 REASONS = ("long_encoded_data", "mostly_encoded_data")

@@ -13,7 +13,7 @@ import re
 
 from pydantic import Field
 
-from configs.schema import Fraction, Frozen
+from configs.settings.common import Fraction, Frozen
 from corpora.filters.languages import BY_EXTENSION
 from corpora.filters.statistics import TextStatistics
 

@@ -17,7 +17,7 @@ from collections import Counter
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from configs.schema import Fraction, Frozen, NonNegativeFloat
+from configs.settings.common import Fraction, Frozen, NonNegativeFloat
 from corpora.filters.statistics import TextStatistics
 
 EXEMPT = frozenset({

@@ -19,7 +19,7 @@ import re
 
 from pydantic import Field, NonNegativeInt
 
-from configs.schema import Fraction, Frozen, NonNegativeFloat
+from configs.settings.common import Fraction, Frozen, NonNegativeFloat
 from corpora.filters.statistics import TextStatistics
 
 REASONS = ("math_too_short", "too_little_math", "unrendered_math", "no_words_around_math", "interface_text")

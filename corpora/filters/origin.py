@@ -15,7 +15,7 @@ import re
 
 from pydantic import Field
 
-from configs.schema import Fraction, Frozen, NonNegativeFloat
+from configs.settings.common import Fraction, Frozen, NonNegativeFloat
 from corpora.filters.statistics import TextStatistics
 
 REASONS = ("vendored", "generated", "minified", "lock_file")

@@ -16,7 +16,7 @@ import re
 
 from pydantic import Field, NonNegativeInt
 
-from configs.schema import Fraction, Frozen
+from configs.settings.common import Fraction, Frozen
 from corpora.filters.statistics import TextStatistics
 
 REASONS = ("lorem_ipsum", "too_few_sentences", "few_lines_end_sentences", "mostly_short_lines", "mostly_policy_notices")

@@ -17,7 +17,7 @@ import re
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from configs.schema import Fraction, Frozen, NonNegativeFloat
+from configs.settings.common import Fraction, Frozen, NonNegativeFloat
 from corpora.filters.statistics import TextStatistics
 
 REASONS = (

@@ -17,7 +17,7 @@ from collections import Counter
 
 from pydantic import Field, NonNegativeInt
 
-from configs.schema import Fraction, Frozen
+from configs.settings.common import Fraction, Frozen
 from corpora.filters.statistics import TextStatistics
 
 REASONS = (

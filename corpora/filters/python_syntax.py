@@ -16,7 +16,7 @@ import platform
 import re
 import warnings
 
-from configs.schema import Frozen
+from configs.settings.common import Frozen
 from corpora.filters.statistics import TextStatistics
 
 REASONS = ("python_2", "not_parsable", "nested_too_deeply")

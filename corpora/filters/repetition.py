@@ -16,7 +16,7 @@ from collections import Counter
 
 from pydantic import Field
 
-from configs.schema import Fraction, Frozen
+from configs.settings.common import Fraction, Frozen
 from corpora.filters.statistics import TextStatistics
 
 REASONS = ("repeated_prose_lines", "repeated_paragraphs", "frequent_run_of_words", "repeated_runs_of_words")

@@ -23,7 +23,7 @@ from typing import Any
 from configs.catalogue import dataset, dataset_identity
 from configs.errors import UserError
 from configs.names import ROW_FILES, check_source, is_path
-from configs.schema import CorpusSource
+from configs.settings.corpus import CorpusSource
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.sources import (

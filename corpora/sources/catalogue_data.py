@@ -12,7 +12,8 @@ from typing import Any
 
 from configs.catalogue import DatasetEntry, dataset, open_rows
 from configs.errors import UserError
-from configs.schema import CorpusSource, TaskSource
+from configs.settings.common import TaskSource
+from configs.settings.corpus import CorpusSource
 from corpora.document import Document
 from corpora.dropped import DropLog
 from verifiers.tasks import load_tasks

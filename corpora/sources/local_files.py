@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.schema import CorpusSource
+from configs.settings.corpus import CorpusSource
 from corpora import licences
 from corpora.document import Document
 from corpora.dropped import DropLog

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from configs.errors import UserError
 from configs.names import GENERATED
-from configs.schema import CorpusSource, TaskSource
+from configs.settings.common import TaskSource
+from configs.settings.corpus import CorpusSource
 from corpora.document import Document
 from corpora.dropped import DropLog
 from verifiers.tasks import load_tasks, split_of, worked_solution

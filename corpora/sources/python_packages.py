@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from configs.schema import CorpusSource
+from configs.settings.corpus import CorpusSource
 from corpora import licences
 from corpora.document import Document
 from corpora.dropped import DropLog

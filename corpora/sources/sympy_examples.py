@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from configs.errors import UserError
-from configs.schema import CorpusSource
+from configs.settings.corpus import CorpusSource
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.order import in_split, shuffled

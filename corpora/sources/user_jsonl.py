@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from configs.errors import UserError, is_unicode
-from configs.schema import CorpusSource
+from configs.settings.corpus import CorpusSource
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.sources.compressed import READ_ERRORS, open_bytes

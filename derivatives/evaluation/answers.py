@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from configs.schema import Sampling
+from configs.settings.common import Sampling
 from derivatives.evaluation.formats import (
     FEW_SHOT,
     NEXT_QUESTION,

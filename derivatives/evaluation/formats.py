@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from configs.errors import UserError
-from configs.schema import CorpusSource, EvaluateStage, TaskSource
+from configs.settings.common import TaskSource
+from configs.settings.corpus import CorpusSource
+from configs.settings.evaluation import EvaluateStage
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.sources import open_source

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.errors import UserError
-from configs.schema import CorpusSource
+from configs.settings.corpus import CorpusSource
 from corpora.sources import texts
 from derivatives.losses.cross_entropy import chunked_cross_entropy
 from derivatives.training.batch import Row, pack

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import Audit
+from configs.settings.reinforcement import Audit
 from derivatives.rollout.judged import Group, worth
 from verifiers.api import Outcome, Task
 from verifiers.pool import VerifierPool

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from configs.schema import Sampling
+from configs.settings.common import Sampling
 from derivatives.rollout.engine import RolloutEngine
 from derivatives.training.chat import encode_chat
 

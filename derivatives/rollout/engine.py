@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.errors import UserError
-from configs.schema import Sampling
+from configs.settings.common import Sampling
 from derivatives.rollout.forward import Weights, as_qwen2, prefill, read_weights, rotary_table
 from derivatives.rollout.noise import stream_of
 from derivatives.rollout.slots import Slots, StepRule, advance, advance_by_graph

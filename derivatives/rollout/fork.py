@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.schema import RlStage
+from configs.settings.reinforcement import RlStage
 from configs.stage import StageFile, read_progress, write_text_atomic
 from derivatives.rollout.fork_points import INPUT, available, checkpoint_at, kept_at
 from derivatives.training import checkpoint

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from configs.schema import Sampling
+from configs.settings.common import Sampling
 from derivatives.rollout.engine import Completion, RolloutEngine
 from verifiers.api import Outcome, Task, Verdict, incorrect
 from verifiers.pool import VerifierPool

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from configs.schema import RlStage
+from configs.settings.reinforcement import RlStage
 from configs.stage import StageFile
 from derivatives.losses import cispo, dapo, dr_grpo, grpo, gspo, rloo
 from derivatives.losses.advantages import has_spread

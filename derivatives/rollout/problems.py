@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.errors import UserError
-from configs.schema import TaskSource
+from configs.settings.common import TaskSource
 from configs.stage import StageFile
 from derivatives.training.chat import conversation, encode_chat
 from verifiers.api import Task

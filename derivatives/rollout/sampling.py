@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from configs.schema import Sampling
+from configs.settings.common import Sampling
 
 _BLOCK = 64
 """Columns summed at once when the cumulative distribution is searched: two short scans instead of a long one."""

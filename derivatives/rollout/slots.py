@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from configs.schema import Sampling
+from configs.settings.common import Sampling
 from derivatives.rollout.forward import Weights, decode_step
 from derivatives.rollout.noise import uniforms
 from derivatives.rollout.sampling import next_tokens

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.schema import RlStage, Sampling
+from configs.settings.common import Sampling
+from configs.settings.reinforcement import RlStage
 from derivatives.evaluation.answers import Asking, ask
 from derivatives.evaluation.formats import CHAT
 from derivatives.evaluation.texts import read_texts, text_rows

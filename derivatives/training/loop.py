@@ -35,7 +35,9 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.schema import DpoStage, Machine, PretrainStage, RlStage, SftStage
+from configs.settings.machine import Machine
+from configs.settings.reinforcement import RlStage
+from configs.settings.training import DpoStage, PretrainStage, SftStage
 from configs.stage import Progress, StageFile
 from derivatives.losses.cross_entropy import chunked_cross_entropy
 from derivatives.training import attention, checkpoint, metrics

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from configs.errors import UserError
-from configs.schema import Lora
+from configs.settings.training import Lora
 from derivatives.training.recompute import decoder_layers
 
 ADAPTER = "default"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from configs.schema import RlStage
+from configs.settings.reinforcement import RlStage
 
 if TYPE_CHECKING:
     from derivatives.training.loop import Trainer

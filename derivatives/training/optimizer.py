@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs.schema import Optimization
+from configs.settings.training import Optimization
 
 
 class MasterAdamW:

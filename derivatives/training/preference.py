@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from configs.schema import DpoStage
+from configs.settings.training import DpoStage
 from configs.stage import StageFile
 from derivatives.losses.cross_entropy import chunked_log_probs
 from derivatives.training.batch import PackedBatch, Row, pack_share

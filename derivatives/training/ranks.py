@@ -28,7 +28,7 @@ import torch
 import torch.distributed as dist
 
 from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryableError, UserError
-from configs.schema import Machine
+from configs.settings.machine import Machine
 
 FAILURE_FILE = "failure.json"
 """Exit code and message of the rank that failed first, for a launcher that keeps them to itself."""

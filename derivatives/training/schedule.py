@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from configs.schema import Optimization
+from configs.settings.training import Optimization
 
 WSD_DECAY = 0.2
 """Share of the steps over which wsd decays linearly to its floor."""

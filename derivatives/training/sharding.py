@@ -27,7 +27,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from configs.schema import Optimization
+from configs.settings.training import Optimization
 from derivatives.training import attention
 from derivatives.training.batch import PackedBatch
 from derivatives.training.forward import hidden_states

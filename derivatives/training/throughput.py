@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from configs.schema import Machine
+from configs.settings.machine import Machine
 from derivatives.training import attention
 from derivatives.training.model import head_weight
 from derivatives.training.recompute import decoder_layers

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from configs.schema import Spikes
+from configs.settings.training import Spikes
 from configs.stage import write_json_atomic
 from derivatives.training.batch import PackedBatch
 

@@ -29,7 +29,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from configs.schema import CorpusSource, TaskSource  # noqa: E402
+from configs.settings.common import TaskSource  # noqa: E402
+from configs.settings.corpus import CorpusSource  # noqa: E402
 from corpora.contamination import self_test  # noqa: E402
 from corpora.decontaminate import Decontaminator, load_benchmarks  # noqa: E402
 from corpora.document import Document  # noqa: E402

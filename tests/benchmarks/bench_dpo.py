@@ -15,7 +15,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Machine, Sampling, TaskSource
+from configs.settings.common import Sampling, TaskSource
+from configs.settings.machine import Machine
 from configs.stage import StageFile, read_progress
 from derivatives import dpo, sample, sft
 from derivatives.evaluate import Protocol, evaluate_model

@@ -15,7 +15,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging
 
-from configs.schema import Lora
+from configs.settings.training import Lora
 from derivatives.training import attention
 from derivatives.training.batch import PackedBatch, Row, pack
 from derivatives.training.forward import hidden_states

@@ -29,7 +29,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from configs.schema import TaskSource
+from configs.settings.common import TaskSource
 from verifiers.pool import VerifierPool
 from verifiers.sandbox.host import Settings
 from verifiers.sandbox.judging import Judge

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import corpora
-from configs.schema import CorpusSource
+from configs.settings.corpus import CorpusSource
 from corpora import sources
 from corpora.document import Document
 from corpora.dropped import DropLog
@@ -127,7 +127,7 @@ def test_a_sympy_example_is_its_name_and_its_docstring() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("sympy") is None, reason="sympy is not installed")
 def test_reading_sympys_examples_imports_neither_sympy_nor_torch() -> None:
-    code = ("import sys; from configs.schema import CorpusSource; from corpora import build, sources\n"
+    code = ("import sys; from configs.settings.corpus import CorpusSource; from corpora import build, sources\n"
             "next(sources.texts(CorpusSource(name='sympy_examples')))\n"
             "print([name for name in ('sympy', 'torch', 'transformers', 'prefect') if name in sys.modules])")
     root = Path(corpora.__file__).parent.parent

@@ -7,7 +7,11 @@ import pytest
 from configs.catalogue import dataset, dataset_names
 from configs.load import FOLDER, load_machine, load_recipe, machine_names, preset_names, preset_summary
 from configs.names import procedural_families, procedural_settings, verifier_names
-from configs.schema import CorpusStage, EvaluateStage, Recipe, ReleaseStage, RlStage, TaskSource, stage_inputs
+from configs.schema import Recipe, stage_inputs
+from configs.settings.common import TaskSource
+from configs.settings.corpus import CorpusStage
+from configs.settings.evaluation import EvaluateStage, ReleaseStage
+from configs.settings.reinforcement import RlStage
 from configs.strict_yaml import read_mapping
 from verifiers.tasks import load_tasks
 

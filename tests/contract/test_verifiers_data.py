@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import TaskSource
+from configs.settings.common import TaskSource
 from verifiers.api import Outcome, Task
 from verifiers.math import MathVerifier
 from verifiers.tasks import load_tasks

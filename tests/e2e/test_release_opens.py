@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configs.errors import UserError
-from configs.schema import Gate, ReleaseStage
+from configs.settings.evaluation import Gate, ReleaseStage
 from configs.stage import StageFile, StageInput
 from derivatives import release
 from derivatives.export import export_model

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 import derivatives.seedling
-from configs.schema import Audit, Machine, Reward, RlStage, Sampling
+from configs.settings.common import Sampling
+from configs.settings.machine import Machine
+from configs.settings.reinforcement import Audit, Reward, RlStage
 from configs.stage import StageFile, StageInput, read_progress
 
 CHECKPOINT = Path(derivatives.seedling.__file__).parent / "checkpoint"

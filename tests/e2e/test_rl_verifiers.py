@@ -11,7 +11,9 @@ import pytest
 
 import derivatives.seedling
 from configs.errors import UserError
-from configs.schema import Audit, Machine, Reward, RlStage, Sampling
+from configs.settings.common import Sampling
+from configs.settings.machine import Machine
+from configs.settings.reinforcement import Audit, Reward, RlStage
 from configs.stage import StageFile, StageInput, read_progress
 from derivatives import rl
 from derivatives.rollout.stored import StoredRollouts

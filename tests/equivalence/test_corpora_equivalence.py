@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import derivatives
-from configs.schema import CorpusStage, Machine
+from configs.settings.corpus import CorpusStage
+from configs.settings.machine import Machine
 from configs.stage import StageFile, StageInput
 
 ROOT = Path(derivatives.__file__).parent.parent

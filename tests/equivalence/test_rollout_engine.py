@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 import derivatives.seedling
 from configs.errors import UserError
-from configs.schema import Sampling
+from configs.settings.common import Sampling
 from derivatives.rollout.chat import reply
 from derivatives.rollout.engine import Completion, RolloutEngine
 from derivatives.rollout.forward import decode_step, prefill, read_weights, rotary_table

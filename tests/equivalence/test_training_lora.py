@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from configs.errors import UserError
-from configs.schema import Lora
+from configs.settings.training import Lora
 from configs.stage import read_progress
 from derivatives import sft
 from derivatives.export import export_model

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 from configs.errors import UserError
 from configs.load import load_machine
-from configs.schema import Machine
+from configs.settings.machine import Machine
 from configs.stage import StageFile, StageInput, read_progress
 from derivatives import dpo, pretrain, sft
 from derivatives.training import checkpoint

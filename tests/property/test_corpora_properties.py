@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from configs.errors import UserError
-from configs.schema import CorpusSource
+from configs.settings.corpus import CorpusSource
 from corpora.dedup import Seen
 from corpora.document import Document, batches
 from corpora.dropped import DropLog, drop_unusable

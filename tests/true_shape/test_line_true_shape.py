@@ -22,7 +22,7 @@ import yaml
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from configs.schema import Sampling
+from configs.settings.common import Sampling
 from configs.stage import read_progress
 from derivatives.rollout.engine import RolloutEngine
 from derivatives.training.model import QWEN_ADDED_TOKENS, load_tokenizer

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import DpoStage
+from configs.settings.training import DpoStage
 from flows.cli import main, parser
 from flows.single import single_stage
 from flows.terminal import duration, interval, metrics_text, number

@@ -14,7 +14,7 @@ import pytest
 from tokenizers import Tokenizer
 
 import derivatives
-from configs.schema import CorpusStage
+from configs.settings.corpus import CorpusStage
 from configs.stage import StageFile, StageInput, run_command
 from corpora.build import run
 from corpora.encode import question_hash

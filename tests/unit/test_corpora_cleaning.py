@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from configs.schema import TaskSource
+from configs.settings.common import TaskSource
 from corpora.decontaminate import Benchmark, Decontaminator, load_benchmarks
 from corpora.dedup import Seen, text_digest
 from corpora.document import Document

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from configs.schema import CorpusSource
+from configs.settings.corpus import CorpusSource
 from corpora import sources
 from corpora.document import Document
 from corpora.dropped import DropLog

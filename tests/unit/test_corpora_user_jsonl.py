@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from configs.schema import CorpusSource
+from configs.settings.corpus import CorpusSource
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.sources import open_source

@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 import derivatives
 from configs.load import load_recipe
 from configs.names import FILTER_SETS, FILTERS
-from configs.schema import CorpusSource, CorpusStage, Machine, NearDuplicates, RedactKind
+from configs.settings.corpus import CorpusSource, CorpusStage, NearDuplicates, RedactKind
+from configs.settings.machine import Machine
 from configs.stage import StageFile, StageInput, run_command
 from corpora import filters
 from corpora.build import check_stage, run

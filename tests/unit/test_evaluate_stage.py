@@ -12,7 +12,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import derivatives.seedling
 from configs.errors import UserError
-from configs.schema import CorpusSource, EvaluateStage, Machine, Sampling, TaskSource
+from configs.settings.common import Sampling, TaskSource
+from configs.settings.corpus import CorpusSource
+from configs.settings.evaluation import EvaluateStage
+from configs.settings.machine import Machine
 from configs.stage import StageFile, StageInput
 from derivatives import evaluate
 from derivatives.evaluation import texts

@@ -10,7 +10,10 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import derivatives.seedling
-from configs.schema import EvaluateStage, Machine, RlStage, Sampling, TaskSource
+from configs.settings.common import Sampling, TaskSource
+from configs.settings.evaluation import EvaluateStage
+from configs.settings.machine import Machine
+from configs.settings.reinforcement import RlStage
 from configs.stage import StageFile, StageInput, read_progress
 from derivatives import evaluate, rl
 from derivatives.training.model import load_tokenizer, num_real_tokens, save_model, stop_ids

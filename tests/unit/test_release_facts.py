@@ -6,7 +6,7 @@ import doctest
 import json
 from pathlib import Path
 
-from configs.schema import ReleaseStage
+from configs.settings.evaluation import ReleaseStage
 from configs.stage import StageFile
 from derivatives import card, licence, release
 from derivatives.card import base_name, table

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from configs.errors import UserError
-from configs.schema import Gate
+from configs.settings.evaluation import Gate
 from derivatives.gates import check_gates, gain_between
 
 

@@ -14,7 +14,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import derivatives.seedling
 from configs.errors import UserError
-from configs.schema import Machine, RlStage, Sampling, check_rl_settings
+from configs.settings.common import Sampling
+from configs.settings.machine import Machine
+from configs.settings.reinforcement import RlStage, check_rl_settings
 from configs.stage import StageFile, StageInput, read_progress
 from derivatives import rl
 from derivatives.rollout.engine import Completion

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import Audit
+from configs.settings.reinforcement import Audit
 from derivatives.rollout.audit import MIN_SAMPLES, Auditor, Drift
 from derivatives.rollout.engine import Completion
 from derivatives.rollout.judged import Group, Judged

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from configs.errors import UserError
-from configs.schema import ForkPoint, Machine, RlStage, Sampling
+from configs.settings.common import Sampling
+from configs.settings.machine import Machine
+from configs.settings.reinforcement import ForkPoint, RlStage
 from configs.stage import StageFile, StageInput, read_progress
 from derivatives import rl
 from derivatives.rollout import fork

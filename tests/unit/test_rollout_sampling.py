@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from configs.schema import Sampling
+from configs.settings.common import Sampling
 from derivatives.rollout.sampling import next_tokens
 
 LOGITS = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()

@@ -9,7 +9,7 @@ import pytest
 
 import derivatives.seedling
 from configs.errors import UserError
-from configs.schema import RlStage
+from configs.settings.reinforcement import RlStage
 from configs.stage import StageFile, StageInput
 from derivatives.rollout.engine import Completion, text_of
 from derivatives.rollout.judged import Judged, Rolled

@@ -12,7 +12,9 @@ import pytest
 import derivatives.seedling
 from configs.errors import UserError
 from configs.load import check_recipe
-from configs.schema import Machine, SampleStage, Sampling, TaskSource
+from configs.settings.common import Sampling, TaskSource
+from configs.settings.machine import Machine
+from configs.settings.reinforcement import SampleStage
 from configs.stage import StageFile, StageInput, read_progress
 from derivatives import sample
 from derivatives.rollout.engine import Completion

@@ -9,7 +9,8 @@ import pytest
 
 from configs.errors import UserError
 from configs.names import FUNCTION_FAMILIES
-from configs.schema import CorpusSource, TaskSource
+from configs.settings.common import TaskSource
+from configs.settings.corpus import CorpusSource
 from corpora.dropped import DropLog
 from corpora.sources import open_source
 from verifiers.api import Outcome

@@ -5,7 +5,8 @@ import pytest
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.names import check_source
-from configs.schema import CorpusSource, CorpusStage, TaskSource
+from configs.settings.common import TaskSource
+from configs.settings.corpus import CorpusSource, CorpusStage
 from corpora.dropped import DropLog
 from corpora.sources import open_source
 from verifiers.api import Outcome, Task

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from configs.schema import Optimization
+from configs.settings.training import Optimization
 from derivatives.training.optimizer import MasterAdamW
 from derivatives.training.schedule import learning_rate
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.schema import Machine
+from configs.settings.machine import Machine
 from configs.stage import StageFile, StageInput
 from derivatives import pretrain, sft
 from derivatives.training.batch import PackedBatch, Row, pack

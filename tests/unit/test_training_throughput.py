@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.schema import Machine
+from configs.settings.machine import Machine
 from configs.stage import read_progress
 from derivatives import sft
 from derivatives.training.throughput import ModelFlops, peak_flops

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from configs.errors import UserError
-from configs.schema import Spikes
+from configs.settings.training import Spikes
 from configs.stage import read_progress
 from derivatives import sft
 from derivatives.training.batch import Row, pack

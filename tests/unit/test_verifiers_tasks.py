@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from configs.schema import TaskSource
+from configs.settings.common import TaskSource
 from verifiers.tasks import load_tasks, normalise_question, split_of, task_set_names
 
 

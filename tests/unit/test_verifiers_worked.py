@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.schema import TaskSource
+from configs.settings.common import TaskSource
 from verifiers.api import Outcome, Task
 from verifiers.exact import ExactVerifier
 from verifiers.math import MathVerifier

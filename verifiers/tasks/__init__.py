@@ -19,7 +19,7 @@ import difflib
 from configs.catalogue import dataset, dataset_names
 from configs.errors import UserError
 from configs.names import FUNCTION_FAMILIES
-from configs.schema import TaskSource
+from configs.settings.common import TaskSource
 from verifiers.api import Task
 from verifiers.tasks import files, functions, procedural
 from verifiers.tasks.split import normalise_question, split_of

@@ -18,7 +18,7 @@ from typing import Any
 
 from configs.catalogue import open_rows
 from configs.errors import UserError, is_unicode
-from configs.schema import TaskSource
+from configs.settings.common import TaskSource
 from verifiers.api import Task
 from verifiers.tasks.split import split_of
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.names import FUNCTION_FAMILIES, FUNCTION_SETTINGS, FUNCTIONS
-from configs.schema import TaskSource
+from configs.settings.common import TaskSource
 from verifiers.api import Task
 from verifiers.tasks.programs import (
     EDGES,

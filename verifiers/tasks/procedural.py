@@ -19,7 +19,7 @@ import json
 from typing import Any
 
 from configs.errors import UserError
-from configs.schema import TaskSource
+from configs.settings.common import TaskSource
 from verifiers.api import Task
 from verifiers.tasks.split import normalise_question, question_digest, split_of
 from verifiers.tasks.worked import exact_value

@@ -1,0 +1,1 @@
+"""The settings of each kind of stage, and what they share; `configs.schema` puts them together."""

@@ -1,0 +1,44 @@
+"""Machines: how a stage runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from configs.settings.common import Frozen
+
+RANKED_KINDS = ("pretrain", "sft", "dpo")
+"""Stage kinds that run on all processes of a machine profile; every other kind runs in one."""
+
+
+class Machine(Frozen):
+    """A launch profile: how a stage runs, never what it computes beyond stated rounding."""
+
+    name: str = Field(description="Profile name: cpu, one-gpu, eight-gpu.")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where tensors live.")
+    num_processes: PositiveInt = Field(default=1, description="Ranks of pretrain, sft and dpo; others run in one.")
+    num_threads: PositiveInt | None = Field(
+        default=None,
+        description="CPU threads of torch per process; empty takes all cores. Bit-exact resume needs the same number.",
+    )
+    num_verifier_workers: PositiveInt = Field(default=2, description="Killable verifier processes per rank.")
+    peak_tflops: PositiveFloat | None = Field(
+        default=None,
+        description="Peak of one device in TFLOP/s, dense, in the working precision, of which `mfu` in progress lines "
+        "is the share that was used; empty takes the known figure of the GPU for bf16, and on CPU leaves mfu out.",
+    )
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        default=(),
+        description="Where the lines of progress.jsonl go as well, through accelerate's trackers; one that fails is "
+        "left with a warning.",
+    )
+    launcher: tuple[str, ...] = Field(
+        default=(),
+        description="Words put before the command of a stage that runs on several processes, e.g. accelerate launch "
+        "...; empty runs plain python -m.",
+    )
+
+    def for_kind(self, kind: str) -> Machine:
+        """The profile as a stage of this kind uses it: one process without a launcher, but for `RANKED_KINDS`."""
+        return self if kind in RANKED_KINDS else self.model_copy(update={"num_processes": 1, "launcher": ()})
