@@ -86,3 +86,8 @@ def test_ten_thousand_boxes_and_a_megabyte_of_braces_take_no_time() -> None:
     assert extract("answer " * 150_000).text is not None
     assert extract("<answer>" * 120_000).text is not None
     assert time.process_time() - started < 5
+
+
+def test_a_last_line_of_more_parts_than_are_read_is_still_an_answer() -> None:
+    assert extract("a=1;" * 60).kind == "last_line"
+    assert extract("x = 1, y = 2").text == "x = 1, y = 2"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from verifiers.answers.equivalence import compare
 from verifiers.api import Outcome, Task
 from verifiers.math import MathVerifier
 
@@ -206,3 +207,17 @@ def test_a_right_answer_that_stands_only_inside_the_thought_does_not_count() -> 
     assert VERIFIER.judge(task, "<think>\\boxed{5}</think> The answer is 6.").outcome is Outcome.INCORRECT
     assert VERIFIER.judge(task, "<think>\\boxed{6}</think> The answer is 5.").outcome is Outcome.CORRECT
     assert VERIFIER.judge(task, "<think>so \\boxed{5}").outcome is Outcome.CORRECT
+
+
+def test_a_thousands_separator_makes_no_list() -> None:
+    for answer in ("2{,}001", "2,001", "{1,2}", "002,1", "2, 1"):
+        assert not compare("1{,}002", answer).equal, answer
+    for answer in ("1002", "1,002", "1{,}002", "1002.0"):
+        assert compare("1{,}002", answer).equal, answer
+    assert compare("1,2", "2,1").equal
+    assert not compare("123,456", "456,123").equal
+
+
+@pytest.mark.parametrize("answer", ["0./0./458", "1/0", "0/0", "\\frac{1}{0} + 2", "1/(2-2)"])
+def test_what_only_working_out_shows_to_be_no_number_is_incorrect(answer: str) -> None:
+    assert not compare("0.458", answer).equal

@@ -77,6 +77,8 @@ def compare(gold: str, answer: str, question: str = "") -> Match:
         return Comparer(question).whole(clean(gold), clean(answer))
     except (TooComplex, RecursionError):
         return Match(False, "over_budget")
+    except Unreadable:  # such as a division by zero that only working it out brings to light
+        return Match(False, "unreadable")
 
 
 class Comparer:
@@ -117,7 +119,7 @@ class Comparer:
         if (bare_gold, bare_answer) != (gold, answer) and forms.same_side(gold, bare_gold, answer, bare_answer):
             return self.compare(bare_gold, bare_answer, depth + 1)
         number = _number(gold)
-        if number is not None and not ("," in gold and "," in answer):
+        if number is not None and (not ("," in gold and "," in answer) or _THOUSANDS.search(gold)):
             return self._closed_form(gold, number, answer)
         for comparison in (_times, self._ratios, _choices):
             found = comparison(gold, answer)
@@ -176,8 +178,6 @@ class Comparer:
         if answer_number is None:
             return None
         if not equal_numbers(gold_number, answer_number):
-            if "," in gold and "," in answer:
-                return None
             return self._unequal(gold, gold_number, inner, answer_number)
         if gold_number.value.denominator == 1 and _is_fraction(answer) and not _is_fraction(gold) \
                 and not gold_number.unit and not gold_number.percent:
@@ -313,6 +313,8 @@ class Comparer:
 
 
 _ONE = Fraction(1)
+_THOUSANDS = re.compile(r",0[0-9]")
+"""A comma that parts no list, since no element begins with a 0."""
 
 
 def _without_frame(text: str) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from verifiers.answers.expression import TooComplex
 from verifiers.answers.structure import ASSIGNED, split_list
 from verifiers.answers.units import known, read_unit
 
@@ -210,6 +211,9 @@ def _only_assigns(line: str) -> bool:
     """Whether the line is nothing but names with what they are, such as `f(x) = 2x` or `Minimum = 1, Maximum = 3`."""
     if len(line) > 600:
         return False
-    parts = split_list(line.strip("$ .")) if line.count(",") < 30 else []
+    try:
+        parts = split_list(line.strip("$ ."))
+    except TooComplex:
+        return False
     return bool(parts) and all(part.count("=") <= 1 and (ASSIGNED.match(part) if "=" in part else part is not parts[0])
                                for part in parts)
