@@ -19,11 +19,15 @@ import torch
 from torch import Tensor
 
 CHUNK_LOGITS = 2**21
-"""Logits of a chunk on CPU, where they should stay in cache (8 MB in FP32)."""
+"""FP32 logits worked on at a time on CPU, where they should stay in cache (8 MB)."""
 MIN_CHUNK_TOKENS = 256
 """With fewer tokens the head is read from memory more often than it is used."""
 CUDA_CHUNK_TOKENS = 1024
 """Enough to fill a GPU; 0.6 GB of FP32 logits at Qwen2.5's vocabulary."""
+KEPT_BYTES, MAX_CHUNK_TOKENS = 2**28, 1024
+"""Logits of a chunk in the working precision that `chunked_cross_entropy` keeps between its two readings."""
+MIN_BLOCK = 512
+"""Fewest ids of a block of the vocabulary."""
 MIN_LOG_PROB = -1e4
 """Stands for minus infinity where it meets a probability of 0; e to it is 0 in FP32."""
 
@@ -85,28 +89,51 @@ def _logits(hidden_CD: Tensor, head_VD: Tensor, num_real_tokens: int | None) -> 
 
 
 class _CrossEntropy(torch.autograd.Function):
+    """Logits of a chunk are made once, kept in the working precision, and read twice, a block of the vocabulary at a
+    time: for the normaliser, then for the gradient. What is FP32 never leaves the cache."""
+
     @staticmethod
     def forward(
         ctx: Any, hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor, weights_T: Tensor, num_real_tokens: int | None
     ) -> Tensor:
         needs = ctx.needs_input_grad
+        head_RD = head_VD[:num_real_tokens]
         total = torch.zeros((), dtype=torch.float32, device=hidden_TD.device)
         grad_hidden_TD = torch.empty_like(hidden_TD) if needs[0] else None
         grad_head_VD = torch.zeros_like(head_VD, dtype=torch.float32) if needs[1] else None
-        for part in chunks(len(hidden_TD), head_VD):
-            probs_CV = _logits(hidden_TD[part], head_VD, num_real_tokens)
-            targets_C1, weights_C1 = targets_T[part, None], weights_T[part, None]
-            picked_C1 = probs_CV.gather(1, targets_C1)
-            log_sum_C1 = probs_CV.logsumexp(1, keepdim=True)
-            total += ((log_sum_C1 - picked_C1) * weights_C1).sum()
-            if grad_hidden_TD is None and grad_head_VD is None:
-                continue
-            probs_CV.sub_(log_sum_C1).exp_().mul_(weights_C1).scatter_add_(1, targets_C1, -weights_C1)
-            grad_logits_CV = probs_CV.to(head_VD.dtype)
-            if grad_hidden_TD is not None:
-                torch.mm(grad_logits_CV, head_VD, out=grad_hidden_TD[part])
-            if grad_head_VD is not None:
-                grad_head_VD += grad_logits_CV.t() @ hidden_TD[part]
+        chunk = _chunk_tokens(len(hidden_TD), head_RD)
+        blocks = _blocks(chunk, head_RD)
+        kept = hidden_TD.new_empty(chunk * len(head_RD))  # once, as fresh memory costs as much as what is done in it
+        floats = torch.empty(chunk * (blocks[0].stop - blocks[0].start), dtype=torch.float32, device=kept.device)
+        for start in range(0, len(hidden_TD), chunk):
+            part = slice(start, min(start + chunk, len(hidden_TD)))
+            hidden_CD, weights_C1 = hidden_TD[part], weights_T[part, None]
+            logits = [_piece(kept, len(hidden_CD), block) for block in blocks]
+            sums = []
+            for block, logits_CB in zip(blocks, logits, strict=True):
+                torch.mm(hidden_CD, head_RD[block].t(), out=logits_CB)
+                floats_CB = _piece(floats, len(hidden_CD), block, first=True).copy_(logits_CB)
+                largest_C1 = floats_CB.amax(1, keepdim=True)
+                sums.append(floats_CB.sub_(largest_C1).exp_().sum(1, keepdim=True).log_().add_(largest_C1))
+            log_sum_C1 = torch.cat(sums, dim=1).logsumexp(1, keepdim=True)
+            losses_C1 = log_sum_C1.clone()
+            summed_CD = torch.zeros_like(hidden_CD, dtype=torch.float32) if needs[0] else None
+            places = _places(targets_T[part], blocks)
+            for block, logits_CB, (rows, columns) in zip(blocks, logits, places, strict=True):
+                losses_C1[rows, 0] -= logits_CB[rows, columns].float()
+                if summed_CD is None and grad_head_VD is None:
+                    continue
+                floats_CB = _piece(floats, len(hidden_CD), block, first=True).copy_(logits_CB)
+                floats_CB.sub_(log_sum_C1).exp_().mul_(weights_C1)
+                floats_CB[rows, columns] -= weights_C1[rows, 0]
+                logits_CB.copy_(floats_CB)  # from here on their gradient
+                if summed_CD is not None:
+                    summed_CD += logits_CB @ head_RD[block]
+                if grad_head_VD is not None:
+                    grad_head_VD[block] += logits_CB.t() @ hidden_CD
+            total += (losses_C1 * weights_C1).sum()
+            if grad_hidden_TD is not None and summed_CD is not None:
+                grad_hidden_TD[part] = summed_CD
         ctx.save_for_backward(grad_hidden_TD, None if grad_head_VD is None else grad_head_VD.to(head_VD.dtype))
         return total
 
@@ -114,6 +141,34 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad_hidden_TD, grad_head_VD = (None if kept is None else kept * gradients[0] for kept in ctx.saved_tensors)
         return grad_hidden_TD, grad_head_VD, None, None, None
+
+
+def _chunk_tokens(num_tokens: int, head_VD: Tensor) -> int:
+    """Tokens whose logits are kept at a time in the working precision."""
+    fitting = KEPT_BYTES // (len(head_VD) * head_VD.element_size())
+    return max(1, min(num_tokens, max(MIN_CHUNK_TOKENS, min(fitting, MAX_CHUNK_TOKENS))))
+
+
+def _blocks(num_tokens: int, head_VD: Tensor) -> list[slice]:
+    """Slices of the vocabulary: all of it on a GPU, else as many ids as keep a block of logits in the cache."""
+    size = len(head_VD) if head_VD.is_cuda else max(MIN_BLOCK, CHUNK_LOGITS // num_tokens)
+    return [slice(start, min(start + size, len(head_VD))) for start in range(0, len(head_VD), size)]
+
+
+def _piece(buffer: Tensor, num_tokens: int, block: slice, first: bool = False) -> Tensor:
+    """Contiguous place of a block of logits in a buffer for all blocks, or for one (`first`)."""
+    start = 0 if first else num_tokens * block.start
+    return buffer[start : start + num_tokens * (block.stop - block.start)].view(num_tokens, -1)
+
+
+def _places(targets_C: Tensor, blocks: list[slice]) -> list[tuple[Tensor, Tensor]]:
+    """For each block the tokens whose target lies in it, and the target's column there."""
+    if len(blocks) == 1:
+        return [(torch.arange(len(targets_C), device=targets_C.device), targets_C)]
+    sorted_C, order_C = targets_C.sort()
+    ends = torch.searchsorted(sorted_C, torch.tensor([block.stop for block in blocks])).tolist()
+    return [(order_C[start:end], sorted_C[start:end] - block.start)
+            for block, start, end in zip(blocks, [0, *ends[:-1]], ends, strict=True)]  # fmt: skip
 
 
 class _LogProbs(torch.autograd.Function):

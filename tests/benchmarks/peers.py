@@ -1,4 +1,4 @@
-"""The peers of the verifiers, each in an environment of its own under the one that runs this (`peers/NAME`).
+"""The peers of the benchmarks, each in an environment of its own under the one that runs this (`peers/NAME`).
 
     python tests/benchmarks/peers.py            makes them all, and prints their interpreters
 
@@ -38,7 +38,9 @@ CODE_GRADERS = Peer(
      "tqdm"),
     alone=True,
 )  # fmt: skip
-PEERS = (MATH_VERIFY, QWEN_GRADER, CODE_GRADERS)
+TRL = Peer("trl", ("torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"))
+"""The versions that our side is measured with."""
+PEERS = (MATH_VERIFY, QWEN_GRADER, CODE_GRADERS, TRL)
 
 
 class NoPeerError(RuntimeError):
