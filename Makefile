@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: math coder reasoning smoke bench-verifiers fuzz test test-all lint types clean help
+.PHONY: math coder reasoning smoke bench-verifiers bench-training fuzz test test-all lint types clean help
 
 help:
 	@echo "make math      seedling -> corpus -> pretrain -> sft -> rl -> evaluate -> release (under 10 minutes, 2 cores)"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-all  all tests that need no GPU"
 	@echo "make fuzz      the verifiers on a seed that was never tried, for FUZZ_SECONDS (120) seconds; FUZZ_SEED=N repeats one"
 	@echo "make bench-verifiers  accuracy, speed and safety of the verifiers beside their peers (about 11 minutes, 2 cores)"
+	@echo "make bench-training   supervised fine-tuning beside TRL: speed, memory, losses (about 20 minutes, 2 cores)"
 	@echo "make lint      ruff; make types: mypy"
 
 math: $(RUN_STAMP)
@@ -46,6 +47,11 @@ fuzz: $(DEV_STAMP)
 # make bench-verifiers BENCH="--quick"
 bench-verifiers: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/bench_verifiers.py --out build/bench-verifiers.json $(BENCH)
+
+# Supervised fine-tuning beside TRL, which is installed in an environment of its own. On other cores:
+# make bench-training BENCH="--cores 2,3 --rows 7M"
+bench-training: $(DEV_STAMP)
+	$(BIN)/python tests/benchmarks/bench_training.py --out build/bench-training.json $(BENCH)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ from configs.settings.common import (
 from configs.settings.corpus import CorpusStage
 from configs.settings.evaluation import EvaluateStage, ReleaseStage
 from configs.settings.reinforcement import RlStage, SampleStage, check_rl_settings
-from configs.settings.training import DpoStage, PretrainStage, SftStage, Supervised
+from configs.settings.training import DpoStage, PretrainStage, SftStage
 
 STAGE_KINDS = ("corpus", "pretrain", "sft", "sample", "dpo", "rl", "evaluate", "release")
 MODEL_KINDS = ("pretrain", "sft", "dpo", "rl")
@@ -141,11 +141,10 @@ def check_references(recipe: Recipe) -> None:
 def _check_training(stage: PretrainStage | SftStage | SampleStage | DpoStage | RlStage, seen: dict[str, Stage]) -> None:
     if stage.model is not None:
         _check_names(f"{stage.id}.model", [stage.model], _models(seen))
-    if isinstance(stage, Supervised) and stage.probe_tasks and (stage.kind == "pretrain" or stage.lora is not None):
-        why = "is not taught to answer" if stage.kind == "pretrain" else "has adapters, which a rollout leaves out"
+    if isinstance(stage, PretrainStage) and stage.probe_tasks:
         raise ValueError(
-            f"{stage.id}.probe_tasks: {len(stage.probe_tasks)} were given to a {stage.kind} stage, whose model {why}; "
-            f"allowed: none; use {stage.id}.heldout_text, or an evaluate stage"
+            f"{stage.id}.probe_tasks: {len(stage.probe_tasks)} were given to a pretrain stage, whose model is not "
+            f"taught to answer; allowed: none; use {stage.id}.heldout_text, or an evaluate stage"
         )
     if isinstance(stage, DpoStage):
         _check_dpo(stage, [other.id for other in seen.values() if isinstance(other, SampleStage)])

@@ -116,11 +116,12 @@ def _title(facts: Facts) -> str:
     padded = size.vocab_size - size.num_tokens
     padding = f", of which {padded:,} rows are padding" if padded else ""
     tied = "tied" if size.tied_embeddings else "separate"
+    shape = f"{tied} input and output embeddings{f', context of {size.context}' if size.context else ''}"
     return f"""# {facts.name}
 
 A derivative of **{base}**{revision}, made by the recipe `{facts.recipe}`: the model of its stage `{facts.released}`.
 
-{size.num_parameters:,} parameters in bf16, vocabulary {size.vocab_size:,}{padding}, {tied} input and output embeddings.
+{size.num_parameters:,} parameters in bf16, vocabulary {size.vocab_size:,}{padding}, {shape}.
 
 **Licence: {facts.licence.name}.** {facts.licence.sentence} This is arithmetic over names, not legal advice.
 """

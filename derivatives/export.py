@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from configs.errors import UserError
+from derivatives.training.context import complete_config, in_words
 
 END_OF_TURN, END_OF_TEXT, START_OF_TURN = "<|im_end|>", "<|endoftext|>", "<|im_start|>"
 CHATML = (
@@ -57,6 +58,7 @@ class Exported:
     tied_embeddings: bool
     max_logit_difference: float
     size_bytes: int
+    context: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,12 +83,13 @@ def export_model(source: Path, target: Path, system: str | None = None) -> Expor
     tokenizer.eos_token, tokenizer.pad_token = END_OF_TURN, END_OF_TEXT
     model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.generation_config = _generation_config(tokenizer, num_tokens, model.config.vocab_size)
-    tied = is_tied(model)
+    tied, context = is_tied(model), in_words(model.config)
     digests, logits = weight_digests(model), probe_logits(model, tokenizer)
     try:
         model.save_pretrained(target, max_shard_size="5GB")
     except SafetensorError as error:
         raise _disk_error(error, target) from error
+    complete_config(target / "config.json")
     save_tokenizer(tokenizer, target)
     del model  # the copy is opened next: one model in memory at a time
     encodings = probe_encodings(tokenizer)
@@ -97,7 +100,7 @@ def export_model(source: Path, target: Path, system: str | None = None) -> Expor
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     num_parameters = sum(count for count, _ in digests.values())
     vocab_size = int(logits.shape[-1])
-    return Exported(num_parameters, num_tokens, vocab_size, tied, difference, size)
+    return Exported(num_parameters, num_tokens, vocab_size, tied, difference, size, context)
 
 
 def open_plain(folder: Path) -> tuple[Any, Any]:

@@ -23,6 +23,7 @@ from configs.errors import UserError
 from configs.settings.training import PretrainStage
 from configs.stage import StageFile, run_command
 from derivatives.training.batch import Row
+from derivatives.training.context import extend
 from derivatives.training.loop import Trainer, finished
 from derivatives.training.measured import measured
 from derivatives.training.order import TokenStream
@@ -37,6 +38,7 @@ def run(stage_file: StageFile, out: Path) -> None:
         if finished(stage_file, out):
             return
         trainer = Trainer(stage_file, out, ranks)
+        extend(trainer.model, trainer.tokenizer, stage.context)
         corpora = [read_corpus(stage_file.data_folder(name)) for name in stage.data]
         lengths = np.concatenate([corpus.lengths for corpus in corpora])
         check_corpora(stage, corpora, lengths, trainer.model.config.vocab_size)

@@ -11,7 +11,9 @@ to read). A killed run goes on with the same command, to the same bytes.
 Sources: GRPO (arXiv:2402.03300), DAPO (arXiv:2503.14476) and others, see `losses/`. With one update per step the policy
 that drew is the policy that is trained: the ratio is exactly 1, and the sampler's own log-probabilities serve as a
 check (`rl/mismatch`), not as the ratio's denominator. With more, the step's problems are split into as many parts, and
-the old log-probabilities are the trainer's own before the first update.
+the old log-probabilities are the trainer's own before the first update. Where a vLLM server draws
+(`machine.rollout`, see `rollout/vllm_engine.py`), it gets the weights before each step, and a token counts by its
+probability under the trainer over that under the server, up to a cap (`losses/importance.py`).
 
 The stage stops when more than `max_no_verdict` of the latest verdicts are missing (`verifiers/breaker.py`). The step in
 which that happens is not stored: when the verifier is mended, the same command goes on.
@@ -45,11 +47,11 @@ from configs.stage import StageFile, run_command, write_text_atomic
 from derivatives.rollout import fork
 from derivatives.rollout.audit import Auditor
 from derivatives.rollout.curriculum import Curriculum, limit_at
-from derivatives.rollout.engine import RolloutEngine
 from derivatives.rollout.judged import Batch, Group, Judged, Rolled, roll_out, roll_out_step
 from derivatives.rollout.policy_update import PolicyUpdate
 from derivatives.rollout.problems import check_lengths, encode_prompt, read_tasks
 from derivatives.rollout.store import RolloutStore
+from derivatives.rollout.vllm_engine import Engine, VllmEngine, open_engine
 from derivatives.training import checkpoint, metrics
 from derivatives.training.loop import Trainer, fingerprint, finished
 from verifiers.api import Task
@@ -83,8 +85,9 @@ def run(stage_file: StageFile, out: Path) -> None:
         Auditor(stage.audit, stage_file.seed, stage.partial_credit)
         if stage.audit is not None
         else nullcontext() as auditor,
+        open_engine(trainer.model, trainer.tokenizer, stage_file.machine.rollout, out) as engine,
     ):
-        steps = Steps(stage_file, trainer, tasks, pool, auditor)
+        steps = Steps(stage_file, trainer, tasks, pool, auditor, engine)
         for step in trainer.steps(stage.steps):
             fork.keep(out, step - 1, stage.fork_every)
             started = time.perf_counter()
@@ -96,7 +99,7 @@ def run(stage_file: StageFile, out: Path) -> None:
                 log.warning(
                     "step %d: the sampler's log-probabilities are off by %.3f nats", step, quantities["mismatch"]
                 )
-            trainer.record(**quantities, **describe(rolled.groups, rollout_s, stage))
+            trainer.record(**quantities, **describe(rolled.groups, rollout_s, stage), **steps.engine_figures())
             # The checkpoint of this step, if there will be one, is written after it: the ones before may be needed.
             steps.store.drop(min(checkpoint.steps(out), default=0) + 1, stage.keep_rollouts, stage.steps)
     steps.store.drop(stage.steps + 1, stage.keep_rollouts, stage.steps)
@@ -117,15 +120,17 @@ class Steps:
         tasks: Sequence[Task],
         pool: VerifierPool,
         auditor: Auditor | None,
+        engine: Engine,
     ) -> None:
         stage = stage_file.stage
         assert isinstance(stage, RlStage)
         self.stage, self.seed, self.trainer, self.tasks = stage, stage_file.seed, trainer, tasks
-        self.pool, self.auditor = pool, auditor
+        self.pool, self.auditor, self.engine = pool, auditor, engine
         self.verifiers = [stage.verifier, *(reward.verifier for reward in stage.more_rewards)]
         self.curriculum = Curriculum(len(tasks), stage_file.seed, stage.curriculum, stage.retire_after)
-        self.engine = RolloutEngine(trainer.model, trainer.tokenizer)
         self.update = PolicyUpdate(trainer, stage, stage_file)
+        server = stage_file.machine.rollout
+        self.update.importance_cap = server.importance_cap if server is not None else None
         audit = stage.audit.verifier if stage.audit is not None else None
         self.store = RolloutStore(trainer.out, fingerprint(stage_file), self.verifiers, audit)
         self.store.write_problems(tasks)
@@ -150,6 +155,8 @@ class Steps:
         found = self.store.read(step, chosen, self.trainer.tokenizer)
         if found is not None:
             return found
+        if isinstance(self.engine, VllmEngine):
+            self.engine.sync(step - 1)
 
         def roll(problems: Sequence[int], before: int) -> list[Group]:
             batch = as_batch([self.tasks[index] for index in problems], self.trainer, self.stage, step, before)
@@ -197,6 +204,10 @@ class Steps:
                 log.warning("%s", self.auditor.warning())
         self.trainer.state = {name: one.state() for name, one in self.kept}
         return quantities
+
+    def engine_figures(self) -> dict[str, float]:
+        """What the progress log says of a server's last sync; nothing of the engine in this process."""
+        return self.engine.figures if isinstance(self.engine, VllmEngine) else {}
 
     def limit(self, step: int) -> int:
         """Longest completion of a step, in tokens."""

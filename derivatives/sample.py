@@ -45,10 +45,10 @@ from corpora.dedup import Seen, text_digest
 from corpora.document import Document
 from corpora.document import batches as document_batches
 from corpora.dropped import DropLog, drop_unusable
-from derivatives.rollout.engine import RolloutEngine
 from derivatives.rollout.judged import Batch, Group, Judged, Rolled, roll_out
 from derivatives.rollout.problems import check_lengths, encode_prompt, read_tasks
 from derivatives.rollout.store import RolloutStore
+from derivatives.rollout.vllm_engine import VllmEngine, open_engine
 from derivatives.training.loop import fingerprint, finished, set_up
 from derivatives.training.model import load_model
 from verifiers.api import Outcome, Task
@@ -68,7 +68,6 @@ def run(stage_file: StageFile, out: Path) -> None:
     tasks = sorter.clean(read_tasks(stage_file, stage.data))
     model, tokenizer = load_model(stage_file.model_folder(), stage.precision, stage_file.machine.device)
     check_lengths(tasks, model, tokenizer, stage.system, stage.sampling.max_new_tokens)
-    engine = RolloutEngine(model, tokenizer)
     store = RolloutStore(out, fingerprint(stage_file), [stage.verifier])
     store.write_problems(tasks)
     parts = [range(first, min(first + stage.batch_problems, len(tasks)))
@@ -79,7 +78,11 @@ def run(stage_file: StageFile, out: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     num_workers = stage_file.machine.num_verifier_workers
-    with VerifierPool(num_workers, max_no_verdict=stage.max_no_verdict) as pool, Writer(folder) as writer:
+    with (
+        VerifierPool(num_workers, max_no_verdict=stage.max_no_verdict) as pool,
+        Writer(folder) as writer,
+        open_engine(model, tokenizer, stage_file.machine.rollout, out) as engine,
+    ):
         for number, part in enumerate(parts, 1):
             started = time.perf_counter()
             rolled = store.read(number, part, tokenizer)
@@ -92,6 +95,8 @@ def run(stage_file: StageFile, out: Path) -> None:
                     stage.num_samples,
                     [stage.verifier],
                 )
+                if isinstance(engine, VllmEngine):
+                    engine.sync(0)
                 groups = roll_out(engine, pool, batch, stage.sampling, stage_file.seed)
                 rolled = Rolled(list(part), groups, list(range(len(groups))))
                 store.write(number, rolled, [[_score(one) for one in group] for group in groups])

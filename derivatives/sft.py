@@ -27,6 +27,7 @@ from configs.settings.training import SftStage
 from configs.stage import StageFile, run_command
 from derivatives.training.batch import Row
 from derivatives.training.chat import encode_example, encode_messages
+from derivatives.training.context import extend
 from derivatives.training.loop import Trainer, finished
 from derivatives.training.measured import measured
 from derivatives.training.order import items_between
@@ -41,6 +42,7 @@ def run(stage_file: StageFile, out: Path) -> None:
         if finished(stage_file, out):
             return
         trainer = Trainer(stage_file, out, ranks)
+        extend(trainer.model, trainer.tokenizer, stage.context)
         rows, num_too_long = read_rows(stage_file, stage, trainer.tokenizer)
 
         num_examples = max(1, round(stage.epochs * len(rows)))

@@ -18,13 +18,13 @@ from typing import NoReturn
 
 from configs.errors import EXIT_USER_ERROR, UserError
 from configs.tree import check_one_tree
-from flows import fork_command, judge_command, rollouts_command
+from flows import fork_command, judge_command, plan_command, rollouts_command
 
 EXAMPLES = """examples:
   derive math                              the embedded seedling to a released math model, on any machine
   derive run math/smoke --store /data/derive
   derive math --set rl.steps=80 --set seed=3
-  derive plan math/7b --out stages/        what would run, what is there already; stage files to run by hand
+  derive plan math/7b --machine eight-gpu  what would run, how long, in how much memory, and what would go wrong
   derive sft data.jsonl --base Qwen/Qwen2.5-0.5B --set sft.epochs=2
   derive evaluate RELEASE --tasks gsm8k --samples 4
   derive chat RELEASE -p "What is 12 + 30?"
@@ -151,6 +151,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("data", type=Path, metavar=data, help=f"JSONL file with {keys} in each line")
         product = "data" if kind == "sample" else "model"
         made.add_argument("--out", type=Path, metavar="DIR", help=f"also copy the {product} to this new folder")
+    plan_command.add_command(add, change, store, json_output)
     _add_inspection(add, store, change, json_output)
     _add_asking(add, json_output)
     judge_command.add_commands(add, json_output, _at_least)
@@ -175,17 +176,6 @@ def _add_inspection(
     change: argparse.ArgumentParser,
     json_output: argparse.ArgumentParser,
 ) -> None:
-    made = add(
-        "plan",
-        "stages of a preset: what would run, what is there already",
-        change,
-        store,
-        json_output,
-        example="derive plan math/tiny --set rl.steps=80 --out stages/",
-    )
-    made.add_argument("preset", metavar="PRESET")
-    made.add_argument("--machine", default="", help="launch profile")
-    made.add_argument("--out", type=Path, metavar="DIR", help="write each stage's resolved stage file here")
     add("presets", "list the presets", json_output)
     made = add(
         "show",

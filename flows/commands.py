@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.errors import UserError
-from flows import fork_command, judge_command, rollouts_command, runs
+from flows import fork_command, judge_command, plan_command, rollouts_command, runs
 from flows.session import Request, prepare, results, write_report
 from flows.stages import Session
 from flows.store import Store
@@ -48,52 +48,6 @@ def run_single(given: argparse.Namespace) -> int:
         shutil.copytree(folder / product, given.out)
         print(f"{product}: {given.out}", file=sys.stderr)
     return code
-
-
-def plan(given: argparse.Namespace) -> int:
-    """`derive plan PRESET`."""
-    from configs.load import default_machine_name, load_machine, load_recipe
-    from configs.stage import write_json_atomic
-    from flows.plan import make_plan, stage_file
-    from flows.stages import stage_command
-
-    store = Store(given.store or None)
-    recipe = load_recipe(given.preset, given.overrides, given.base or None)
-    machine = load_machine(given.machine or default_machine_name())
-    made = make_plan(recipe, store)
-    rows: list[dict[str, Any]] = []
-    for planned in made.stages:
-        path = (given.out / f"{planned.stage.id}.json") if given.out else Path("STAGE.json")
-        out = given.out / planned.stage.id if given.out else store.partial(planned.digest)
-        state = "reused" if planned.artifact else ("resumed" if store.partial(planned.digest).exists() else "built")
-        rows.append(
-            {
-                "id": planned.stage.id,
-                "kind": planned.stage.kind,
-                "digest": planned.effective_digest,
-                "state": state,
-                "folder": str(planned.artifact.folder) if planned.artifact else None,
-                "command": stage_command(planned, machine, path, out),
-            }
-        )
-        if given.out:
-            described = stage_file(made, planned, store, machine).model_dump(mode="json")
-            for name, known in described["inputs"].items():  # run by hand, a stage reads what the one before wrote here
-                if name != "base" and made.stage(name).artifact is None:
-                    known["path"] = str((given.out / name).resolve())
-            write_json_atomic(path, described)
-    if given.json:
-        return _print_json({"recipe": recipe.name, "base": made.base.identity, "stages": rows})
-    table = Table(title=f"{recipe.name} from {recipe.base} in {store.root}", title_justify="left")
-    for heading in ("stage", "kind", "state", "digest"):
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(row["id"], row["kind"], row["state"], row["digest"][:12])
-    _stdout().print(table)
-    if given.out:
-        for row in rows:
-            print(" ".join(row["command"]))
-    return 0
 
 
 def presets(given: argparse.Namespace) -> int:
@@ -275,7 +229,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sample": run_single,
     "dpo": run_single,
     "rl": run_single,
-    "plan": plan,
+    "plan": plan_command.run,
     "presets": presets,
     "show": show,
     "runs": list_runs,

@@ -83,6 +83,7 @@ def context(run_record: Mapping[str, Any]) -> dict[str, Any]:
             for stage in stages
             if stage.kind == "sample" and (facts := stage.json("data/report.json"))
         ],
+        "foreseen": [row for stage in stages if (row := foreseen_row(stage))],
         "stages": [stage.row() for stage in stages],
         "graph": stage_graph(
             [(stage.id, stage.state) for stage in stages],
@@ -290,6 +291,25 @@ def _curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
 
 def _short(name: str) -> str:
     return name.rsplit("/", 1)[-1]
+
+
+def foreseen_row(stage: Stage) -> dict[str, Any]:
+    """What `derive plan` says of a training stage beside what it measured; empty where either is not known."""
+    from flows.forecast import foreseen
+
+    name = f"{stage.kind}/peak_memory_gb"
+    if stage.kind not in MODEL_KINDS or not _is_number(stage.metrics.get(name)):
+        return {}
+    line = foreseen(stage.stage_file)
+    if line is None or line.memory is None:
+        return {}
+    memory, measured = line.memory.total / 1e9, stage.metrics[name]
+    speed, ran_at = line.tokens_per_s, stage.metrics.get(f"{stage.kind}/tokens_per_s")
+    return {
+        "id": stage.id,
+        "memory": (memory, measured, memory / measured - 1 if measured > 0 else None),
+        "speed": (speed, ran_at, speed / ran_at - 1 if speed and ran_at else None),
+    }
 
 
 def sample_section(stage: Stage, released: str) -> dict[str, Any]:

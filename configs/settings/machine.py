@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from configs.settings.common import Frozen
+from configs.settings.rollout import RolloutServer
 
 RANKED_KINDS = ("pretrain", "sft", "dpo")
 """Stage kinds that run on all processes of a machine profile; every other kind runs in one."""
@@ -28,10 +29,33 @@ class Machine(Frozen):
         description="Peak of one device in TFLOP/s, dense, in the working precision, of which `mfu` in progress lines "
         "is the share that was used; empty takes the known figure of the GPU for bf16, and on CPU leaves mfu out.",
     )
+    gpu: str | None = Field(
+        default=None,
+        description="GPU that `derive plan` reckons with (H100, H200, A100, ...): its memory, bandwidth and peak; a "
+        "run uses whatever is there.",
+    )
+    memory_gb: PositiveFloat | None = Field(
+        default=None,
+        description="Memory of one device in 1e9 bytes, into which a planned stage must fit; empty takes that of "
+        "`gpu`, on CPU what this machine has.",
+    )
+    memory_bandwidth_gb_s: PositiveFloat | None = Field(
+        default=None,
+        description="Bandwidth of one device's memory in 1e9 bytes a second, which bounds how fast completions are "
+        "drawn; empty takes that of `gpu`. On CPU it is measured with the rest.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Run decoder layers and the supervised loss through torch.compile: changes results by rounding; "
+        "made for GPUs, needs Triton there and a C++ compiler on CPU, and costs up to a minute at the start.",
+    )
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         default=(),
         description="Where the lines of progress.jsonl go as well, through accelerate's trackers; one that fails is "
         "left with a warning.",
+    )
+    rollout: RolloutServer | None = Field(
+        default=None, description="A vLLM server that draws for rl and sample; empty draws in the stage's own process."
     )
     launcher: tuple[str, ...] = Field(
         default=(),

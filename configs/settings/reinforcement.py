@@ -252,6 +252,11 @@ def check_rl_settings(stage: RlStage) -> None:
                 f"{stage.id}.sampling.{name}: {value} draws from another distribution than the one that is trained; "
                 f"allowed in RL: {wanted}; set {stage.id}.sampling.{name}={wanted}"
             )
+    if stage.lora is not None and stage.lora.dropout > 0:
+        raise UserError(
+            f"{stage.id}.lora.dropout: {stage.lora.dropout} makes the policy that is trained another one than the one "
+            f"that drew; allowed in RL: 0; set {stage.id}.lora.dropout=0"
+        )
     if stage.loss == "dapo" and stage.kl_coefficient > 0:
         raise UserError(
             f"{stage.id}.kl_coefficient: {stage.kl_coefficient} was given, but dapo has no KL term; allowed: 0; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from configs.settings.common import Decay, Fraction, Frozen, NonNegativeFloat, StageBase, StageId, TaskSource
 from configs.settings.corpus import CorpusSource
@@ -29,6 +29,19 @@ class Spikes(Frozen):
         default=50.0,
         description="A gradient norm is a spike if it is more than this many times the median of the last 64 steps, "
         "and more than 10 times max_grad_norm.",
+    )
+
+
+class Lora(Frozen):
+    """Low-rank adapters (arXiv:2106.09685) that are trained in place of the weights, which stay as they are."""
+
+    rank: PositiveInt = Field(default=16, description="Inner dimension of each adapter.")
+    alpha: PositiveInt = Field(default=32, description="An adapter's product is multiplied by alpha / rank.")
+    dropout: Decay = Field(default=0.0, description="Share of an adapter's inputs that are set to 0 in training.")
+    targets: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="Linear maps of each layer that get an adapter, by the last part of their names.",
     )
 
 
@@ -67,29 +80,57 @@ class Optimization(Frozen):
         default=50, description="Steps between checkpoints; at most this much work is lost."
     )
     spikes: Spikes = Field(default=Spikes(), description="Steps that are stopped at or left out.")
-
-
-class Lora(Frozen):
-    """Low-rank adapters (arXiv:2106.09685) that are trained in place of the weights, which stay as they are."""
-
-    rank: PositiveInt = Field(default=16, description="Inner dimension of each adapter.")
-    alpha: PositiveInt = Field(default=32, description="An adapter's product is multiplied by alpha / rank.")
-    dropout: Decay = Field(default=0.0, description="Share of an adapter's inputs that are set to 0 in training.")
-    targets: tuple[str, ...] = Field(
-        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        min_length=1,
-        description="Linear maps of each layer that get an adapter, by the last part of their names.",
+    lora: Lora | None = Field(
+        default=None,
+        description="Train adapters alone and merge them into the written model; empty trains all weights. Needs peft "
+        "(extra `lora`). Learning rates are usually ten times those of full training. In rl without dropout.",
     )
+
+
+class Yarn(Frozen):
+    """Rotary frequencies that are slowed down by how often each turns within the context of before."""
+
+    factor: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] = Field(
+        description="New context over the one of before; Qwen2.5 publishes 4, for 131,072 tokens."
+    )
+    original: PositiveInt = Field(
+        description="Tokens of context that the model was trained on; Qwen2.5 32,768, whatever its config says."
+    )
+
+
+class Context(Frozen):
+    """A longer context, from the first step on: how many tokens, and one way to turn queries and keys there."""
+
+    length: PositiveInt = Field(
+        description="Tokens of context that the written model has (`max_position_embeddings`); more than its base has."
+    )
+    rope_base: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="New base of the rotary frequencies (`rope_theta`, arXiv:2309.16039). Qwen2.5 went from 10,000 at "
+        "4,096 tokens to 1,000,000 at 32,768 (arXiv:2412.15115). Needs training.",
+    )
+    yarn: Yarn | None = Field(
+        default=None,
+        description="YaRN (arXiv:2309.00071): frequencies that turn less than once within the old context are divided "
+        "by the factor, those above 32 turns stay, and attention gets sharper.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_of_that_length(self) -> Context:
+        if (self.rope_base is None) == (self.yarn is None):
+            given = "none was given" if self.yarn is None else "both were given"
+            raise ValueError(f"context: {given} of rope_base and yarn; allowed: exactly one; set one of them")
+        if self.yarn is not None and self.yarn.factor * self.yarn.original != self.length:
+            raise ValueError(
+                f"context.length: {self.length} is not yarn.factor * yarn.original = {self.yarn.factor:g} * "
+                f"{self.yarn.original} = {self.yarn.factor * self.yarn.original:g}; allowed: their product; change one"
+            )
+        return self
 
 
 class Supervised(Frozen):
     """Fields that the stages share which train on given texts."""
 
-    lora: Lora | None = Field(
-        default=None,
-        description="Train adapters alone and merge them into the written model; empty trains all weights. Needs peft "
-        "(extra `lora`). Learning rates are usually ten times those of full training.",
-    )
     evaluate_every: PositiveInt = Field(
         default=100, description="Steps between measurements on held-out data, where any is given."
     )
@@ -107,7 +148,7 @@ class Supervised(Frozen):
     probe_tasks: tuple[TaskSource, ...] = Field(
         default=(),
         description="Held-out problems that are answered greedily every `evaluate_every` steps and judged by each "
-        "set's verifier (sft and dpo on one process, not with lora).",
+        "set's verifier (sft and dpo on one process).",
     )
     probe_tokens: PositiveInt = Field(default=128, description="Longest answer to such a problem.")
 
@@ -120,6 +161,10 @@ class PretrainStage(StageBase, Optimization, Supervised):
     data: tuple[StageId, ...] = Field(min_length=1, description="Corpus stages with output tokens.")
     num_tokens: PositiveInt = Field(description="Tokens to train on; the data is repeated in a new order if shorter.")
     batch_tokens: PositiveInt = Field(default=16384, description="Tokens in one optimizer step.")
+    context: Context | None = Field(
+        default=None,
+        description="Move the model to a longer context; empty leaves it as it is. Later stages take it over.",
+    )
 
 
 class SftStage(StageBase, Optimization, Supervised):
@@ -138,6 +183,10 @@ class SftStage(StageBase, Optimization, Supervised):
         default=1024, description="Tokens of prompt and completion; longer examples are dropped and counted."
     )
     system: str | None = Field(default=None, description="System prompt put before every conversation that has none.")
+    context: Context | None = Field(
+        default=None,
+        description="Move the model to a longer context; empty leaves it as it is. Later stages take it over.",
+    )
 
 
 class DpoStage(StageBase, Optimization, Supervised):

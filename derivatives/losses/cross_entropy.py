@@ -24,7 +24,7 @@ MIN_CHUNK_TOKENS = 256
 """With fewer tokens the head is read from memory more often than it is used."""
 CUDA_CHUNK_TOKENS = 1024
 """Enough to fill a GPU; 0.6 GB of FP32 logits at Qwen2.5's vocabulary."""
-KEPT_BYTES, MAX_CHUNK_TOKENS = 2**28, 1024
+KEPT_BYTES, MAX_CHUNK_TOKENS = 2**27, 1024
 """Logits of a chunk in the working precision that `chunked_cross_entropy` keeps between its two readings."""
 MIN_BLOCK = 512
 """Fewest ids of a block of the vocabulary."""
@@ -89,51 +89,15 @@ def _logits(hidden_CD: Tensor, head_VD: Tensor, num_real_tokens: int | None) -> 
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Logits of a chunk are made once, kept in the working precision, and read twice, a block of the vocabulary at a
-    time: for the normaliser, then for the gradient. What is FP32 never leaves the cache."""
-
     @staticmethod
     def forward(
         ctx: Any, hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor, weights_T: Tensor, num_real_tokens: int | None
     ) -> Tensor:
         needs = ctx.needs_input_grad
-        head_RD = head_VD[:num_real_tokens]
-        total = torch.zeros((), dtype=torch.float32, device=hidden_TD.device)
         grad_hidden_TD = torch.empty_like(hidden_TD) if needs[0] else None
         grad_head_VD = torch.zeros_like(head_VD, dtype=torch.float32) if needs[1] else None
-        chunk = _chunk_tokens(len(hidden_TD), head_RD)
-        blocks = _blocks(chunk, head_RD)
-        kept = hidden_TD.new_empty(chunk * len(head_RD))  # once, as fresh memory costs as much as what is done in it
-        floats = torch.empty(chunk * (blocks[0].stop - blocks[0].start), dtype=torch.float32, device=kept.device)
-        for start in range(0, len(hidden_TD), chunk):
-            part = slice(start, min(start + chunk, len(hidden_TD)))
-            hidden_CD, weights_C1 = hidden_TD[part], weights_T[part, None]
-            logits = [_piece(kept, len(hidden_CD), block) for block in blocks]
-            sums = []
-            for block, logits_CB in zip(blocks, logits, strict=True):
-                torch.mm(hidden_CD, head_RD[block].t(), out=logits_CB)
-                floats_CB = _piece(floats, len(hidden_CD), block, first=True).copy_(logits_CB)
-                largest_C1 = floats_CB.amax(1, keepdim=True)
-                sums.append(floats_CB.sub_(largest_C1).exp_().sum(1, keepdim=True).log_().add_(largest_C1))
-            log_sum_C1 = torch.cat(sums, dim=1).logsumexp(1, keepdim=True)
-            losses_C1 = log_sum_C1.clone()
-            summed_CD = torch.zeros_like(hidden_CD, dtype=torch.float32) if needs[0] else None
-            places = _places(targets_T[part], blocks)
-            for block, logits_CB, (rows, columns) in zip(blocks, logits, places, strict=True):
-                losses_C1[rows, 0] -= logits_CB[rows, columns].float()
-                if summed_CD is None and grad_head_VD is None:
-                    continue
-                floats_CB = _piece(floats, len(hidden_CD), block, first=True).copy_(logits_CB)
-                floats_CB.sub_(log_sum_C1).exp_().mul_(weights_C1)
-                floats_CB[rows, columns] -= weights_C1[rows, 0]
-                logits_CB.copy_(floats_CB)  # from here on their gradient
-                if summed_CD is not None:
-                    summed_CD += logits_CB @ head_RD[block]
-                if grad_head_VD is not None:
-                    grad_head_VD[block] += logits_CB.t() @ hidden_CD
-            total += (losses_C1 * weights_C1).sum()
-            if grad_hidden_TD is not None and summed_CD is not None:
-                grad_hidden_TD[part] = summed_CD
+        head_RD = head_VD[:num_real_tokens]
+        total = _loss_with_gradients(hidden_TD, head_RD, targets_T, weights_T, grad_hidden_TD, grad_head_VD)
         ctx.save_for_backward(grad_hidden_TD, None if grad_head_VD is None else grad_head_VD.to(head_VD.dtype))
         return total
 
@@ -141,6 +105,58 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad_hidden_TD, grad_head_VD = (None if kept is None else kept * gradients[0] for kept in ctx.saved_tensors)
         return grad_hidden_TD, grad_head_VD, None, None, None
+
+
+def _loss_with_gradients(
+    hidden_TD: Tensor,
+    head_VD: Tensor,
+    targets_T: Tensor,
+    weights_T: Tensor,
+    grad_hidden_TD: Tensor | None,
+    grad_head_VD: Tensor | None,
+) -> Tensor:
+    """The loss; its gradients go into the last two.
+
+    Logits of a chunk of tokens are made once, kept in the working precision, and read twice, a block of the vocabulary
+    at a time: for the normaliser, then for the gradient. On CPU what is FP32 stays in the cache.
+
+    Shape letter: B ids of a block.
+    """
+    total = torch.zeros((), dtype=torch.float32, device=hidden_TD.device)
+    chunk = _chunk_tokens(len(hidden_TD), head_VD)
+    blocks = _blocks(chunk, head_VD)
+    kept = hidden_TD.new_empty(chunk * len(head_VD))  # once, as fresh memory costs as much as what is done in it
+    floats = torch.empty(chunk * (blocks[0].stop - blocks[0].start), dtype=torch.float32, device=kept.device)
+    for start in range(0, len(hidden_TD), chunk):
+        part = slice(start, min(start + chunk, len(hidden_TD)))
+        hidden_CD, weights_C1 = hidden_TD[part], weights_T[part, None]
+        logits = [_piece(kept, len(hidden_CD), block) for block in blocks]
+        sums = []
+        for block, logits_CB in zip(blocks, logits, strict=True):
+            torch.mm(hidden_CD, head_VD[block].t(), out=logits_CB)
+            floats_CB = _piece(floats, len(hidden_CD), block, first=True).copy_(logits_CB)
+            largest_C1 = floats_CB.amax(1, keepdim=True)
+            sums.append(floats_CB.sub_(largest_C1).exp_().sum(1, keepdim=True).log_().add_(largest_C1))
+        log_sum_C1 = torch.cat(sums, dim=1).logsumexp(1, keepdim=True)
+        losses_C1 = log_sum_C1.clone()
+        summed_CD = None if grad_hidden_TD is None else torch.zeros_like(hidden_CD, dtype=torch.float32)
+        places = _places(targets_T[part], blocks)
+        for block, logits_CB, (rows, columns) in zip(blocks, logits, places, strict=True):
+            losses_C1[rows, 0] -= logits_CB[rows, columns].float()
+            if summed_CD is None and grad_head_VD is None:
+                continue
+            floats_CB = _piece(floats, len(hidden_CD), block, first=True).copy_(logits_CB)
+            floats_CB.sub_(log_sum_C1).exp_().mul_(weights_C1)
+            floats_CB[rows, columns] -= weights_C1[rows, 0]
+            logits_CB.copy_(floats_CB)  # from here on their gradient
+            if summed_CD is not None:
+                summed_CD += logits_CB @ head_VD[block]
+            if grad_head_VD is not None:
+                grad_head_VD[block] += logits_CB.t() @ hidden_CD
+        total += (losses_C1 * weights_C1).sum()
+        if grad_hidden_TD is not None and summed_CD is not None:
+            grad_hidden_TD[part] = summed_CD
+    return total
 
 
 def _chunk_tokens(num_tokens: int, head_VD: Tensor) -> int:

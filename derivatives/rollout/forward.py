@@ -1,7 +1,8 @@
 """Qwen2 by hand: a prefill of whole prompts and a decode step of one token per row, over a static key-value cache.
 
 Both read the tensors of the given `Qwen2ForCausalLM`, never copies of them, so a trainer's in-place update is seen at
-once. `read_weights` is called anew for each generation, so replaced tensors are seen too.
+once. `read_weights` is called anew for each generation, so replaced tensors are seen too. A linear map with an adapter
+is computed unmerged, as in training: merged, the weights would round otherwise than the policy that is trained.
 
 Source: Qwen2 (arXiv:2407.10671) in the layout of Hugging Face; the logits are tested to equal its own. Departures: rows
 start at column 0 of the cache, each at its own length; a norm rounds once instead of twice in bf16. Not covered:
@@ -14,13 +15,23 @@ dimension, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2ForCausalLM
 
 from configs.errors import UserError
+from derivatives.training.lora import Adapter, adapter_of
+
+
+class Linear(NamedTuple):
+    """One linear map's own tensors, with those of its adapter if it has one."""
+
+    weight: Tensor
+    bias: Tensor | None
+    adapter: Adapter | None
 
 
 @dataclass(frozen=True)
@@ -28,14 +39,14 @@ class LayerWeights:
     """One decoder layer's own tensors."""
 
     input_norm: Tensor
-    query: tuple[Tensor, Tensor | None]
-    key: tuple[Tensor, Tensor | None]
-    value: tuple[Tensor, Tensor | None]
-    output: tuple[Tensor, Tensor | None]
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
     mlp_norm: Tensor
-    gate: Tensor
-    up: Tensor
-    down: Tensor
+    gate: Linear
+    up: Linear
+    down: Linear
 
 
 @dataclass(frozen=True)
@@ -78,14 +89,14 @@ def read_weights(model: Qwen2ForCausalLM) -> Weights:
     layers = tuple(
         LayerWeights(
             input_norm=layer.input_layernorm.weight,
-            query=(layer.self_attn.q_proj.weight, layer.self_attn.q_proj.bias),
-            key=(layer.self_attn.k_proj.weight, layer.self_attn.k_proj.bias),
-            value=(layer.self_attn.v_proj.weight, layer.self_attn.v_proj.bias),
-            output=(layer.self_attn.o_proj.weight, layer.self_attn.o_proj.bias),
+            query=_linear_of(layer.self_attn.q_proj),
+            key=_linear_of(layer.self_attn.k_proj),
+            value=_linear_of(layer.self_attn.v_proj),
+            output=_linear_of(layer.self_attn.o_proj),
             mlp_norm=layer.post_attention_layernorm.weight,
-            gate=layer.mlp.gate_proj.weight,
-            up=layer.mlp.up_proj.weight,
-            down=layer.mlp.down_proj.weight,
+            gate=_linear_of(layer.mlp.gate_proj),
+            up=_linear_of(layer.mlp.up_proj),
+            down=_linear_of(layer.mlp.down_proj),
         )
         for layer in decoder.layers
     )
@@ -99,6 +110,11 @@ def read_weights(model: Qwen2ForCausalLM) -> Weights:
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         norm_eps=config.rms_norm_eps,
     )
+
+
+def _linear_of(module: nn.Module) -> Linear:
+    # Of a map with an adapter, `weight` and `bias` are the frozen ones.
+    return Linear(module.weight, module.bias, adapter_of(module))  # type: ignore[arg-type]
 
 
 def rotary_table(model: Qwen2ForCausalLM, num_positions: int) -> Tensor:
@@ -186,15 +202,23 @@ def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def _heads(w: Weights, layer: LayerWeights, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rotated queries and keys, and values, `[..., heads, D]`; cos and sin broadcast as `[..., 1, D]`."""
-    projected = torch.cat((F.linear(x, *layer.query), F.linear(x, *layer.key)), dim=-1)
+    projected = torch.cat((_apply(layer.query, x), _apply(layer.key, x)), dim=-1)
     both = projected.unflatten(-1, (-1, w.head_dim))
     first, second = both.chunk(2, dim=-1)
     both = both * cos + torch.cat((-second, first), dim=-1) * sin
-    value = F.linear(x, *layer.value).unflatten(-1, (-1, w.head_dim))
+    value = _apply(layer.value, x).unflatten(-1, (-1, w.head_dim))
     return both[..., : w.num_heads, :], both[..., w.num_heads :, :], value
 
 
 def _after_attention(w: Weights, layer: LayerWeights, x: Tensor, mixed: Tensor) -> Tensor:
-    x = x + F.linear(mixed, *layer.output)
+    x = x + _apply(layer.output, mixed)
     normed = _norm(x, layer.mlp_norm, w.norm_eps)
-    return x + F.linear(F.silu(F.linear(normed, layer.gate)) * F.linear(normed, layer.up), layer.down)
+    return x + _apply(layer.down, F.silu(_apply(layer.gate, normed)) * _apply(layer.up, normed))
+
+
+def _apply(linear: Linear, x: Tensor) -> Tensor:
+    result = F.linear(x, linear.weight, linear.bias)
+    if linear.adapter is None:
+        return result
+    first, second, scale = linear.adapter
+    return result + F.linear(F.linear(x, first), second) * scale

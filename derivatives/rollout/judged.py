@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from configs.settings.common import Sampling
-from derivatives.rollout.engine import Completion, RolloutEngine
+from derivatives.rollout.engine import Completion
+from derivatives.rollout.vllm_engine import Engine
 from verifiers.api import Outcome, Task, Verdict, incorrect
 from verifiers.pool import VerifierPool
 
@@ -104,7 +105,7 @@ class Rolled:
     trained: list[int]
 
 
-def roll_out(engine: RolloutEngine, pool: VerifierPool, batch: Batch, sampling: Sampling, seed: int) -> list[Group]:
+def roll_out(engine: Engine, pool: VerifierPool, batch: Batch, sampling: Sampling, seed: int) -> list[Group]:
     """Generate all completions; each is with its verifiers as soon as it ends, while the others are still growing."""
     futures: dict[tuple[int, int], list[Future[Verdict]]] = {}
 

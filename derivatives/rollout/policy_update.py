@@ -8,6 +8,7 @@ Shape letters: T tokens in the packed row, E hidden size, P prompts, G completio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
@@ -22,6 +23,7 @@ from derivatives.losses import cispo, dapo, dr_grpo, grpo, gspo, rloo
 from derivatives.losses.advantages import has_spread
 from derivatives.losses.clipping import Clip
 from derivatives.losses.cross_entropy import chunked_log_probs
+from derivatives.losses.importance import truncated_weights
 from derivatives.losses.kl import divergence
 from derivatives.losses.overlong import overlong_penalty
 from derivatives.losses.policy import PolicyTokens
@@ -30,6 +32,7 @@ from derivatives.rollout.judged import Group, Judged
 from derivatives.training.batch import PackedBatch, Row, pack
 from derivatives.training.forward import hidden_states
 from derivatives.training.loop import Trainer
+from derivatives.training.lora import adapters_off
 from derivatives.training.model import head_weight, load_model, num_real_tokens
 
 LOSSES: dict[str, ModuleType] = {
@@ -49,11 +52,17 @@ class Totals:
     largest_mismatch: float = 0.0
     clipped: float = 0.0
     divergence: float = 0.0
+    mismatch_kl: float = 0.0
+    importance: float = 0.0
+    capped: float = 0.0
     losses: list[dict[str, float]] = field(default_factory=list)
 
 
 class PolicyUpdate:
-    """Updates the trainer's policy; holds the frozen reference where there is a KL term."""
+    """Updates the trainer's policy; holds the frozen reference where there is a KL term.
+
+    With adapters that is the policy itself, with them off.
+    """
 
     def __init__(self, trainer: Trainer, stage: RlStage, stage_file: StageFile) -> None:
         self.trainer, self.stage = trainer, stage
@@ -65,11 +74,16 @@ class PolicyUpdate:
         )
         self.limit = stage.sampling.max_new_tokens
         """`max_new_tokens` of the step at hand; a stage with growing lengths sets it."""
+        self.importance_cap: float | None = None
+        """Largest weight of a token for the mismatch of sampler and trainer; None where they are one, and no token
+        is weighted."""
         self.weights = [reward.weight for reward in stage.more_rewards]
         self.entropy = EntropyControl(stage.entropy_coefficient, stage.entropy_target)
         self.num_real_tokens = num_real_tokens(trainer.tokenizer)
         self.reference: PreTrainedModel | None = None
-        if stage.kl_coefficient > 0:
+        if stage.kl_coefficient > 0 and stage.lora is not None:
+            self.reference = trainer.model
+        elif stage.kl_coefficient > 0:
             self.reference, _ = load_model(stage_file.model_folder(), stage.precision, trainer.device)
             self.reference.requires_grad_(False)
 
@@ -105,6 +119,16 @@ class PolicyUpdate:
             "groups_without_spread": 1.0 - float(has_spread(rewards_PG, known_PG).double().mean()),
             "entropy_coefficient": used_coefficient,
             "trained_tokens": totals.num_tokens,
+            **(self._importance_figures(totals, num) if self.importance_cap is not None else {}),
+        }
+
+    @staticmethod
+    def _importance_figures(totals: Totals, num: float) -> dict[str, float]:
+        """How far two engines are apart: KL(sampler || trainer) in nats a token, the mean weight, the share capped."""
+        return {
+            "mismatch_kl": totals.mismatch_kl / num,
+            "importance": totals.importance / num if totals.num_tokens else 1.0,
+            "importance_capped": totals.capped / num,
         }
 
     @property
@@ -193,9 +217,11 @@ class PolicyUpdate:
             log_probs_T, old_T, batch.advantages_T, batch.weights_T > 0, completions(batch), len(batch.lengths)
         )
         losses_T = self.loss.token_losses(tokens, self.clip)
+        if self.importance_cap is not None:
+            losses_T = losses_T * self._importance(batch, old_T, self.importance_cap, totals)
         divergence_T = torch.zeros_like(losses_T)
         if self.reference is not None:
-            with torch.no_grad():
+            with torch.no_grad(), adapters_off(self.reference):
                 reference_T, _ = self._log_probs(self.reference, hidden_states(self.reference, batch), batch)
             divergence_T = divergence(log_probs_T, reference_T, self.stage.kl_estimator)
             losses_T = losses_T + self.stage.kl_coefficient * divergence_T
@@ -203,6 +229,15 @@ class PolicyUpdate:
             losses_T = losses_T - self.entropy.coefficient * entropy_T
         self._count(batch, (log_probs_T.detach(), old_T, entropy_T.detach(), divergence_T.detach()), totals)
         return (losses_T * batch.weights_T).sum()
+
+    def _importance(self, batch: PackedBatch, old_T: Tensor, cap: float, totals: Totals) -> Tensor:
+        """The weight of each token, counted."""
+        sampled_T, trained_T = batch.extras["sampled_log_probs"], batch.weights_T > 0
+        weights_T = truncated_weights(old_T, sampled_T, cap)
+        totals.mismatch_kl += float((divergence(sampled_T, old_T, "k3") * trained_T).sum())
+        totals.importance += float((weights_T * trained_T).sum())
+        totals.capped += float(((old_T - sampled_T > math.log(cap)) & trained_T).sum())
+        return weights_T
 
     def _count(self, batch: PackedBatch, values: tuple[Tensor, Tensor, Tensor, Tensor], totals: Totals) -> None:
         log_probs_T, old_T, entropy_T, divergence_T = values

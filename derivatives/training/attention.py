@@ -34,7 +34,7 @@ from transformers.masking_utils import flash_attention_mask
 
 from configs.errors import UserError
 from derivatives.training import flash
-from derivatives.training.short_attention import SHORT_DOCUMENT, DocumentAttention
+from derivatives.training.document_attention import SHORT_DOCUMENT, DocumentAttention
 
 REGISTERED_NAME = "packed_documents"
 """Without the word that makes transformers look for a hub kernel."""

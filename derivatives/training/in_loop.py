@@ -6,7 +6,7 @@ it and warns once, or stops the stage. Problems are answered greedily, in the ch
 the very weights that are trained, and judged by each set's verifier in its killable workers.
 
 Measuring draws nothing from the run's random numbers and counts as no step's time, so the trained model is the same
-with and without it. Texts are spread over all ranks; problems need one process. Not done: problems with adapters.
+with and without it. Texts are spread over all ranks; problems need one process.
 
 Sources: bits per byte as in `evaluation/texts.py`, which the evaluate stage uses; fewer bytes are read here.
 """

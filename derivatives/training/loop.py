@@ -20,6 +20,7 @@ Shape letters: T tokens in the packed row, E hidden size.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -42,13 +43,15 @@ from configs.stage import Progress, StageFile
 from derivatives.losses.cross_entropy import chunked_cross_entropy
 from derivatives.training import attention, checkpoint, metrics
 from derivatives.training.batch import PackedBatch, Row, num_trained, pack, pack_share
+from derivatives.training.compiled import compile_layers, compiled_cross_entropy
 from derivatives.training.lora import add_adapters, merged_weights, save_adapter, seed_step, set_dropout
 from derivatives.training.model import head_weight, load_model, save_model
 from derivatives.training.optimizer import MasterAdamW
 from derivatives.training.ranks import ALONE, Ranks
 from derivatives.training.recompute import recompute_layers
 from derivatives.training.schedule import learning_rate
-from derivatives.training.sharding import Loss, LossOf, ShardedAdamW, shard, whole_weights
+from derivatives.training.sharding import Loss, LossOf, ShardedAdamW, shard
+from derivatives.training.spread import open_spread, read_rows, two_layers, write_spread
 from derivatives.training.throughput import ModelFlops, peak_flops, peak_memory_gb
 from derivatives.training.trackers import Trackers
 from derivatives.training.watch import ANOMALY_FILE, Blame, Watch, Wrong, blame_each, keep_batch, worst, worst_rows
@@ -130,12 +133,15 @@ class Trainer:
         self.stage_file, self.stage, self.out, self.ranks = stage_file, stage, out, ranks
         self.fingerprint = fingerprint(stage_file)
         self.device = stage_file.machine.device
-        self.model, self.tokenizer = load_model(stage_file.model_folder(), stage.precision, self.device)
-        self.lora = None if isinstance(stage, RlStage) else stage.lora
+        folder, load = stage_file.model_folder(), load_model if ranks.alone else open_spread
+        self.model, self.tokenizer = load(folder, stage.precision, self.device)
+        self.lora = stage.lora
         if self.lora is not None:
             add_adapters(self.model, self.lora, stage_file.seed)
+        if stage_file.machine.compile:
+            compile_layers(self.model)
         recompute_layers(self.model, stage.recompute)
-        attention.require_no_leak(self.model)
+        self._require_no_leak()
         self.flops, self._peak_flops = ModelFlops(self.model), peak_flops(stage_file.machine, stage.precision)
         self._loss_of: Callable[[PackedBatch, Loss], Tensor]
         self.optimizer: MasterAdamW
@@ -143,7 +149,9 @@ class Trainer:
             self._loss_of, self.optimizer = LossOf(self.model), MasterAdamW(self.model, stage)
         else:
             whole = shard(self.model, self.device, ranks)
+            read_rows(self.model, folder, stage.precision, ranks)
             self._loss_of, self.optimizer = whole, ShardedAdamW(whole, stage, ranks)
+        self.saver = checkpoint.Saver(out, ranks)
         self.state: dict[str, Any] = {}
         self.measures: list[Callable[[], dict[str, float]]] = []
         self.watch = Watch(stage.spikes, stage.max_grad_norm, has_level=stage.kind != "rl")
@@ -151,6 +159,16 @@ class Trainer:
         self._seconds, self._num_timed = 0.0, 0  # of this process, for the time that is left
         self._step_flops = 0.0
         self._resume()
+
+    def _require_no_leak(self) -> None:
+        """The probe runs on the loaded model, or on two layers of its shape where no rank holds it whole."""
+        probed = self.model
+        if not self.ranks.alone:
+            probed = two_layers(self.model, self.stage.precision, self.device)
+            if self.lora is not None:
+                add_adapters(probed, self.lora, self.stage_file.seed)
+            recompute_layers(probed, self.stage.recompute)
+        attention.require_no_leak(probed)
 
     def _resume(self) -> None:
         found = checkpoint.load_latest(self.out, self.ranks)
@@ -172,29 +190,40 @@ class Trainer:
         torch.set_rng_state(saved["rng"])
 
     def steps(self, total: int) -> Iterator[int]:
-        """Steps still to do, counted from 1; a checkpoint is written after every `checkpoint_every` of them."""
+        """Steps still to do, counted from 1; a checkpoint is begun after every `checkpoint_every` of them.
+
+        Raises:
+            OSError: A checkpoint could not be written; at the first step after that is known, or at the end.
+        """
         self.total = total
-        with _bar(self.stage.id, self.step, total, self.ranks.first) as self._show:
-            while self.step < total:
-                self.step += 1
-                self._started = time.perf_counter()
-                yield self.step
-                if self.step % self.stage.checkpoint_every == 0 and self.step < total:
-                    self.save_checkpoint()
+        try:
+            with _bar(self.stage.id, self.step, total, self.ranks.first) as self._show:
+                while self.step < total:
+                    self.saver.poll()
+                    self.step += 1
+                    self._started = time.perf_counter()
+                    yield self.step
+                    if self.step % self.stage.checkpoint_every == 0 and self.step < total:
+                        self.save_checkpoint()
+                    if isinstance(self.stage, RlStage) and self.stage.fork_every is not None:
+                        self.saver.wait()  # a fork point is taken of the whole checkpoint before the next step
+            self.saver.wait()
+        finally:
+            self.saver.close()
 
     def save_checkpoint(self) -> None:
-        """Write everything that the rest of the run depends on."""
+        """Begin to write everything that the rest of the run depends on; `saver.wait` waits for the end of it."""
         saved = {
             "fingerprint": self.fingerprint,
             "environment": self._environment(),
-            "state": self.state,
-            "watch": self.watch.state(),
+            "state": copy.deepcopy(self.state),
+            "watch": copy.deepcopy(self.watch.state()),
             "rng": torch.get_rng_state(),
         }
         own = self.optimizer.state_dict()
         if self.ranks.alone:
             saved["optimizer"] = own
-        checkpoint.save(self.out, self.step, saved, own, self.ranks)
+        self.saver.save(self.step, saved, own)
 
     def _environment(self) -> dict[str, Any]:
         return {
@@ -203,6 +232,7 @@ class Trainer:
             "num_processes": self.ranks.num,
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             "attention": attention.method_of(self.model),
+            **({"compile": True} if self.stage_file.machine.compile else {}),
         }
 
     def train_step(self, rows: Sequence[Row]) -> None:
@@ -224,7 +254,8 @@ class Trainer:
         self.record(tokens=sum(lengths), trained_tokens=trained, **quantities)
 
     def _cross_entropy(self, hidden_TE: Tensor, batch: PackedBatch) -> Tensor:
-        return chunked_cross_entropy(hidden_TE, head_weight(self.model), batch.targets_T, batch.weights_T)
+        entropy = compiled_cross_entropy if self.stage_file.machine.compile else chunked_cross_entropy
+        return entropy(hidden_TE, head_weight(self.model), batch.targets_T, batch.weights_T)
 
     def update(
         self,
@@ -271,6 +302,7 @@ class Trainer:
         total = sum(map(sum, self.ranks.gather_numbers(own)))
         lr = learning_rate(self.stage, self.step, self.total)
         limits = self.watch.loss_limit(), self.watch.norm_limit()
+        self.saver.wait_until_read()
         grad_norm = self.optimizer.step(lr, limits[1] if total < limits[0] else 0.0)
         good = total < limits[0] and grad_norm < limits[1]
         if good:
@@ -346,15 +378,16 @@ class Trainer:
 
     def finish(self, **more: Any) -> None:
         """Write the model, the curves and `metrics.json`, then drop the checkpoints."""
-        weights: Mapping[str, Tensor] = self.model.state_dict()
-        if not self.ranks.alone:
-            weights = whole_weights(self.model, self.ranks)
+        if self.ranks.alone:
+            weights: Mapping[str, Tensor] = self.model.state_dict()
+            if self.lora is not None:
+                save_adapter(weights, self.lora, self.out / "adapter")
+                weights = merged_weights(weights, self.lora)
+            save_model(self.model, self.tokenizer, self.out / "model", weights)
+        else:
+            write_spread(self.model, self.tokenizer, self.out, self.lora, self.stage.precision, self.ranks)
         if not self.ranks.first:
             return
-        if self.lora is not None:
-            save_adapter(weights, self.lora, self.out / "adapter")
-            weights = merged_weights(weights, self.lora)
-        save_model(self.model, self.tokenizer, self.out / "model", weights)
         kind = self.stage.kind
         metrics.plot_curves(self.out, [f"{kind}/loss", f"{kind}/grad_norm", f"{kind}/lr"])
         named = {f"{kind}/{name}": value for name, value in more.items()}

@@ -5,20 +5,25 @@ was loaded, so the packed forward pass, recomputation and sharding know nothing 
 reads such a module's `weight`, which is the frozen one alone: `merged_weights` is for that. The first product of an
 adapter is random from the run's seed, the second is 0, so training starts from the model as it was.
 
+In rl the rollout engine reads the adapters where they lie (`adapter_of`), and the reference of a KL term is the same
+model with them off (`adapters_off`).
+
 Only adapters are trained, have masters and moments, and are in checkpoints; the frozen weights come from the model
 folder again. Dropout draws from a seed of run, step and rank (`seed_step`), so that a resumed run draws the same.
 
 Source: LoRA (arXiv:2106.09685). Departure: merging is in FP32 and rounded once, to the bf16 that is written; a change
 smaller than half a bf16 step of a weight is lost there, which full training would lose as well. Not done: quantised
-frozen weights (QLoRA), adapters on embeddings, in rl.
+frozen weights (QLoRA), adapters on embeddings.
 
 Shape letters: O outputs and I inputs of a linear map, R rank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +37,35 @@ from derivatives.training.recompute import decoder_layers
 ADAPTER = "default"
 """peft's name of the one adapter."""
 BASE, FIRST, SECOND = ".base_layer.", f".lora_A.{ADAPTER}.", f".lora_B.{ADAPTER}."
+
+
+class Adapter(NamedTuple):
+    """What an adapter adds to its linear map's result: x `first`' `second`' times `scale`."""
+
+    first: Tensor  # [R, I]
+    second: Tensor  # [O, R]
+    scale: float
+
+
+def adapter_of(module: nn.Module) -> Adapter | None:
+    """The adapter of a linear map, its own tensors; None where it has none."""
+    if not hasattr(module, "lora_A"):
+        return None
+    first, second = module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight  # type: ignore[index, union-attr]
+    return Adapter(first, second, module.scaling[ADAPTER])  # type: ignore[index, arg-type]
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """For as long as this lasts, the model computes as it was before it got adapters; not for a backward pass."""
+    adapted = [module for module in model.modules() if adapter_of(module) is not None]
+    try:
+        for module in adapted:
+            module.enable_adapters(False)  # type: ignore[operator]
+        yield
+    finally:
+        for module in adapted:
+            module.enable_adapters(True)  # type: ignore[operator]
 
 
 def add_adapters(model: PreTrainedModel, lora: Lora, seed: int) -> None:
@@ -90,6 +124,21 @@ def merged_weights(weights: Mapping[str, Tensor], lora: Lora) -> dict[str, Tenso
             weight = weight.float() + (second_OR.float() @ first_RI.float()) * (lora.alpha / lora.rank)
         plain[name.replace(BASE, ".")] = weight
     return plain
+
+
+@torch.no_grad()
+def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """A model's weights by a plain model's names, in their own precision; merged one by one where it has adapters."""
+    for name, weight in model.state_dict().items():
+        if FIRST in name or SECOND in name:
+            continue
+        module, base, _ = name.partition(BASE)
+        if base and name.endswith(".weight"):
+            adapter = adapter_of(model.get_submodule(module))
+            assert adapter is not None
+            change_OI = (adapter.second.float() @ adapter.first.float()) * adapter.scale
+            weight = (weight.float() + change_OI).to(weight.dtype)
+        yield name.replace(BASE, "."), weight
 
 
 def save_adapter(weights: Mapping[str, Tensor], lora: Lora, folder: Path) -> None:

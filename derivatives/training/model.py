@@ -11,7 +11,6 @@ model's end is `<|endoftext|>`, small sizes tie the embeddings. It downloads not
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -46,6 +45,7 @@ from derivatives.training.chat import (
     token_id,
 )
 from derivatives.training.checkpoint import disk_full_as_os_error
+from derivatives.training.context import complete_config
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
@@ -256,6 +256,8 @@ def save_model(
 ) -> None:
     """Write bf16 safetensors, config, tokenizer with its template, and a generation config that stops at both ends.
 
+    The config says the rotation in both spellings, that of transformers 5 and the one before (`context.py`).
+
     The folder appears whole or not at all; one that is there already is replaced. `weights` are taken in place of the
     model's own, where those are spread over several ranks.
     """
@@ -271,7 +273,7 @@ def save_model(
             plain.pop("lm_head.weight", None)
         with disk_full_as_os_error(folder.parent):
             model.save_pretrained(partial, state_dict=plain)
-        set_config_dtype(partial / "config.json")
+        complete_config(partial / "config.json", dtype="bfloat16")  # whatever precision it was trained in
         if tokenizer.chat_template is None:
             tokenizer.chat_template = CHATML_TEMPLATE
         tokenizer.save_pretrained(partial)
@@ -282,13 +284,6 @@ def save_model(
         replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def set_config_dtype(path: Path) -> None:
-    """Say bfloat16 in config.json, whatever precision the model was trained in."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["dtype"] = "bfloat16"
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def sync_folder(folder: Path) -> None:

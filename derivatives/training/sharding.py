@@ -9,8 +9,8 @@ Forward and loss are one module (`LossOf`), because the head's weight and the em
 inside its forward pass.
 
 Source: PyTorch FSDP (arXiv:2304.11277), second version (`torch.distributed.fsdp.fully_shard`). Works over gloo on CPU
-(torch 2.13) if sums are asked for as plain sums, which `set_force_sum_reduction_for_comms` does. Not done: loading a
-model that does not fit on one device before it is sharded; tensor and context parallelism.
+(torch 2.13) if sums are asked for as plain sums, which `set_force_sum_reduction_for_comms` does. Weights come from
+and go to their files a part at a time (`spread.py`). Not done: tensor and context parallelism.
 
 Shape letters: T tokens in the packed row, E hidden size.
 """
@@ -34,6 +34,7 @@ from derivatives.training.forward import hidden_states
 from derivatives.training.optimizer import MasterAdamW
 from derivatives.training.ranks import Ranks
 from derivatives.training.recompute import decoder_layers
+from derivatives.training.spread import give_memory, rows_of
 
 Loss = Callable[[Tensor, PackedBatch], Tensor]
 """Hidden states [T, E] of a packed batch, and the batch -> the sum of its weighted loss."""
@@ -52,12 +53,16 @@ class LossOf(nn.Module):
 
 
 def shard(model: PreTrainedModel, device: str, ranks: Ranks) -> LossOf:
-    """Spread a model over all ranks, layer by layer; every rank must hold the same weights and call it."""
+    """Spread a model over all ranks, layer by layer; every rank must call it.
+
+    The weights are the same on all, or have no memory yet (`spread.open_spread`) and get it a layer at a time.
+    """
     attention.set_method(model, attention.method_of(model))  # by the working precision, before weights turn FP32
     policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(device, (ranks.num,))
     whole = LossOf(model)
     for module in [*decoder_layers(model), whole]:  # one at a time, so that only one is whole in FP32
+        give_memory(module, device)
         for parameter in module.parameters():
             if parameter.requires_grad and not isinstance(parameter, DTensor):
                 parameter.data = parameter.data.float()
@@ -66,16 +71,6 @@ def shard(model: PreTrainedModel, device: str, ranks: Ranks) -> LossOf:
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
     return whole
-
-
-def whole_weights(model: PreTrainedModel, ranks: Ranks) -> dict[str, Tensor]:
-    """All weights as bf16 on the CPU of the first rank, for export; empty on the others. Every rank must call it."""
-    weights: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        if ranks.first:
-            weights[name] = full.detach().to("cpu", torch.bfloat16)
-    return weights
 
 
 class ShardedAdamW(MasterAdamW):
@@ -93,9 +88,7 @@ class ShardedAdamW(MasterAdamW):
 
     def _rows(self, number: int) -> tuple[int, int, int]:
         total = len(self.parameters[number])
-        per_rank = -(-total // self.ranks.num)  # as torch.chunk cuts: all alike but the last, or the last few
-        begin = min(total, self.ranks.rank * per_rank)
-        return begin, min(total, begin + per_rank), total
+        return *rows_of(total, self.ranks), total
 
     def _norm(self, gradients: list[Tensor]) -> float:
         own = super()._norm(gradients)

@@ -217,6 +217,7 @@ def test_a_chat_reply_is_the_greedy_completion_of_the_rendered_turns(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_graphs_on_cuda_draw_what_plain_steps_draw(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
     on_cuda = copy.deepcopy(model).to("cuda")
     for sampling in (Sampling(temperature=0.0, max_new_tokens=40), Sampling(max_new_tokens=40)):

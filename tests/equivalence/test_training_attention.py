@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from configs.errors import UserError
-from derivatives.training import attention, short_attention
+from derivatives.training import attention, document_attention
 from derivatives.training.attention import (
     PROBE_LENGTHS,
     leak_probe,
@@ -22,9 +22,9 @@ from derivatives.training.attention import (
     require_no_leak,
 )
 from derivatives.training.batch import PackedBatch, Row, pack
+from derivatives.training.document_attention import BLOCK, SHORT_DOCUMENT, DocumentAttention
 from derivatives.training.forward import hidden_states
 from derivatives.training.model import load_model
-from derivatives.training.short_attention import BLOCK, SHORT_DOCUMENT, DocumentAttention
 from tests.training_fixtures import tiny_model, write_checkpoint
 
 LENGTHS = (30, 7, 1, 12, 30, 25, 3)
@@ -121,8 +121,8 @@ def test_attention_by_document_is_attention(dtype: torch.dtype, tolerance: float
 
 @pytest.mark.parametrize("kept", [9, 2])
 def test_the_kernel_has_the_gradient_of_its_own_formula(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_attention, "BLOCK", 2)
-    monkeypatch.setattr(short_attention, "SHORT_DOCUMENT", kept)
+    monkeypatch.setattr(document_attention, "BLOCK", 2)
+    monkeypatch.setattr(document_attention, "SHORT_DOCUMENT", kept)
     qkv = torch.randn(2, 3, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: DocumentAttention.apply(x, 2, 0.7), (qkv,))
 

@@ -93,12 +93,17 @@ def test_measuring_leaves_no_trace_in_the_model(tmp_path: Path, base: Path) -> N
     assert not any("heldout" in name for name in read_progress(tmp_path / "without")[-1])
 
 
-def test_problems_are_answered_from_the_weights_as_they_are(tmp_path: Path, base: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"lora": {"rank": 16, "alpha": 64}}], ids=["weights", "adapters"])
+def test_problems_are_answered_from_the_weights_as_they_are(
+    tmp_path: Path, base: Path, options: dict[str, Any]
+) -> None:
     """Taught the answers to the very problems, the model is judged right on all of them."""
     from derivatives.training.measured import measured
     from verifiers.tasks import load_tasks
 
-    options = {"evaluate_every": 1000, "checkpoint_every": 1000, "learning_rate": 1e-2}
+    if options:
+        pytest.importorskip("peft", reason="the extra `lora` is not installed")
+    options = {"evaluate_every": 1000, "checkpoint_every": 1000, "learning_rate": 1e-2, **options}
     given = measured_file(base, tmp_path, probe_tasks=[{**TASKS, "count": 2}], probe_tokens=16, **options)
     tasks = load_tasks(given.stage.probe_tasks[0])  # type: ignore[union-attr]
     lines = [{"prompt": task.prompt, "completion": task.answer} for task in tasks] * 4
@@ -132,8 +137,6 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path, base: Path, stage: 
 def test_problems_where_they_cannot_be_answered_are_refused() -> None:
     corpus = {"id": "corpus", "kind": "corpus", "output": "tokens", "sources": [{"name": "python_stdlib"}]}
     pretrain = {"kind": "pretrain", "data": ["corpus"], "num_tokens": 9}
-    tuned = {"kind": "sft", "data": ["a.jsonl"], "lora": {}}
-    for stage, why in ((pretrain, "is not taught to answer"), (tuned, "has adapters")):
-        stages = [corpus, {"id": "it", "learning_rate": 1e-5, "probe_tasks": [TASKS], **stage}]
-        with pytest.raises(ValidationError, match=rf"it\.probe_tasks: 1 were given to a .* stage, whose model {why}"):
-            Recipe.model_validate({"name": "x", "title": "x", "status": "validated only", "stages": stages})
+    stages = [corpus, {"id": "it", "learning_rate": 1e-5, "probe_tasks": [TASKS], **pretrain}]
+    with pytest.raises(ValidationError, match=r"it\.probe_tasks: 1 were given to a pretrain stage, .* not taught"):
+        Recipe.model_validate({"name": "x", "title": "x", "status": "validated only", "stages": stages})

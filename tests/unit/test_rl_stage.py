@@ -216,6 +216,7 @@ def test_the_divergence_to_the_starting_model_moves_rows_without_advantage(tmp_p
         ({"sampling": Sampling(top_p=0.9)}, "rl.sampling.top_p: 0.9 draws from another .* allowed in RL: 1"),
         ({"sampling": Sampling(top_k=5)}, "rl.sampling.top_k: 5 .* allowed in RL: 0"),
         ({"sampling": Sampling(min_p=0.1)}, "rl.sampling.min_p: 0.1 .* allowed in RL: 0"),
+        ({"lora": {"dropout": 0.1}}, "rl.lora.dropout: 0.1 makes .* in RL: 0; set rl.lora.dropout=0"),
         ({"loss": "dapo", "kl_coefficient": 0.1}, "dapo has no KL term"),
         ({"overlong_buffer": 4}, "4 was given with truncated wrong .* allowed: up to 8, with truncated shaped"),
         ({"truncated": "shaped", "overlong_buffer": 9}, "9 was given .* max_new_tokens 8; allowed: up to 8"),

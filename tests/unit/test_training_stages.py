@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.settings.machine import Machine
-from configs.stage import StageFile, StageInput
+from configs.stage import StageFile, StageInput, read_progress
 from derivatives import pretrain, sft
 from derivatives.training.batch import PackedBatch, Row, pack
 from derivatives.training.loop import Trainer, set_up
@@ -84,6 +85,7 @@ def test_a_started_folder_of_another_run_is_refused(tmp_path: Path, base: Path) 
     data = write_sums(tmp_path / "sums.jsonl", 8)
     trainer = Trainer(sft_file(base, data), out)
     trainer.save_checkpoint()
+    trainer.saver.wait()
     with pytest.raises(UserError, match="another stage file"):
         Trainer(sft_file(base, data, epochs=2.0), out)
 
@@ -111,6 +113,7 @@ def test_what_a_stage_keeps_comes_back_with_the_checkpoint(tmp_path: Path, base:
     first.state = {"curriculum": [1, 2]}
     first.step = 4
     first.save_checkpoint()
+    first.saver.wait()
     second = Trainer(given, tmp_path)
     assert (second.step, second.state) == (4, {"curriculum": [1, 2]})
     assert list(second.steps(7)) == [5, 6, 7]
@@ -173,3 +176,20 @@ def test_packed_tokens_that_are_not_there_are_named(tmp_path: Path, base: Path) 
     (tmp_path / "corpus" / "data" / "tokens.bin").unlink()
     with pytest.raises(UserError, match="holds no packed tokens"):
         pretrain.run(given, tmp_path / "out")
+
+
+@pytest.mark.slow  # compiles for a minute
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_run_has_the_losses_of_a_plain_one(tmp_path: Path, base: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    data = write_sums(tmp_path / "data.jsonl", 24)
+    losses = []
+    for compiled in (False, True):
+        out = tmp_path / f"compiled_{compiled}"
+        out.mkdir()
+        sft.run(sft_file(base, data, machine={"compile": compiled}), out)
+        losses.append([line["sft/loss"] for line in read_progress(out)])
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert json.loads((out / "metrics.json").read_text())["environment"]["compile"] is True

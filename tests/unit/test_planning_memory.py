@@ -1,0 +1,155 @@
+"""Bytes at a stage's peak by hand, what the sources say of the same constants, and the search for what fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from configs.settings.machine import Machine
+from configs.settings.reinforcement import RlStage
+from configs.settings.training import SftStage
+from derivatives.losses import cross_entropy
+from derivatives.planning import amounts, checks, memory
+from derivatives.planning.amounts import Amount
+from derivatives.planning.devices import GPUS, Device, device_of
+from derivatives.planning.memory import Drawing, Load, layer_bytes, memory_of
+from derivatives.planning.predict import Asked, load_of, predict, remedies
+from derivatives.planning.shape import QWEN_SHAPES, Shape
+from derivatives.planning.speed import TrainWork, fits
+from derivatives.rollout import engine
+from derivatives.training import checkpoint, document_attention, recompute, throughput
+
+HALF = QWEN_SHAPES["0.5B"]
+H100 = device_of(Machine(name="one", device="cuda", gpu="H100"))
+NO_OVERHEAD = {"process_bytes": 0.0}
+
+
+def test_constants_are_those_of_the_code_that_they_describe() -> None:
+    assert memory.SHORT_DOCUMENT == document_attention.SHORT_DOCUMENT
+    assert memory.THIN == recompute.THIN
+    assert memory.CHUNK_LOGITS == cross_entropy.CHUNK_LOGITS
+    assert memory.MIN_CHUNK_TOKENS == cross_entropy.MIN_CHUNK_TOKENS
+    assert (memory.KEPT_BYTES, memory.MAX_CHUNK_TOKENS) == (cross_entropy.KEPT_BYTES, cross_entropy.MAX_CHUNK_TOKENS)
+    assert memory.CUDA_CHUNK_TOKENS == cross_entropy.CUDA_CHUNK_TOKENS
+    assert memory.NUM_SLOTS == engine._NUM_SLOTS
+    assert memory.CPU_CACHE_BYTES == engine._CPU_CACHE_BYTES
+    assert memory.CACHE_SHARE == engine._CACHE_SHARE
+    assert memory.PREFILL_TOKENS == engine._PREFILL_TOKENS
+    assert checks.CHECKPOINTS_AT_ONCE == checkpoint.KEPT + 1
+    from derivatives import evaluate
+
+    assert amounts.NUM_FORMAT_TRIALS == evaluate.NUM_FORMAT_TRIALS
+
+
+def test_peaks_of_gpus_are_those_that_the_progress_log_knows() -> None:
+    assert {name: gpu.tflops for name, gpu in GPUS.items()} == throughput.PEAK_TFLOPS
+
+
+def test_full_training_holds_eighteen_bytes_a_parameter() -> None:
+    load = Load(HALF, device="cuda", row_tokens=1024, num_rows=2, **NO_OVERHEAD)
+    parts = memory_of(load).parts
+    held = parts["weights"] + parts["masters"] + parts["moments"] + parts["gradients"]
+    assert held == (2 + 4 + 8 + 4) * HALF.parameters
+
+
+def test_fp32_weights_are_their_own_masters() -> None:
+    parts = memory_of(Load(HALF, device="cuda", precision="fp32", **NO_OVERHEAD)).parts
+    assert "weights" not in parts and parts["masters"] == 4 * HALF.parameters
+
+
+def test_adapters_alone_have_masters_and_moments() -> None:
+    shape = QWEN_SHAPES["1.5B"]
+    parts = memory_of(Load(shape, device="cuda", rank=16, **NO_OVERHEAD)).parts
+    trained = shape.adapter_parameters(16)
+    assert trained == pytest.approx(18.5e6, rel=0.01)  # as docs/training.md has it
+    assert parts["masters"] == 4 * trained and parts["moments"] == 8 * trained
+    assert parts["weights"] == 2 * (shape.parameters + trained)
+
+
+def test_ranks_share_masters_moments_and_gradients() -> None:
+    one, eight = (
+        memory_of(Load(HALF, device="cuda", num_processes=number, **NO_OVERHEAD)).parts for number in (1, 8)
+    )
+    for name in ("masters", "moments", "gradients"):
+        assert eight[name] == one[name] / 8
+    assert "weights" not in eight and eight["gathered"] > 0
+
+
+def test_what_a_layer_keeps_is_what_the_profiler_counted() -> None:
+    """Counted with `tests/benchmarks/bench_recompute.py`: 896 wide, long documents, in bytes of a token."""
+    load = Load(HALF, device="cuda", document_tokens=512)
+    assert layer_bytes(load, "none") == pytest.approx(57_408, abs=9)
+    assert layer_bytes(load, "selective") == pytest.approx(28_989, abs=9)
+    assert layer_bytes(load, "full") == pytest.approx(1797, abs=9)
+    adapted = replace(load, rank=16)
+    assert layer_bytes(adapted, "none") == pytest.approx(54_048, abs=9)
+    assert layer_bytes(adapted, "selective") == pytest.approx(29_725, abs=9)
+
+
+def test_short_documents_of_different_lengths_keep_padded_scores_on_cpu() -> None:
+    """Counted over documents of 30 to 160 tokens, whose mean square over mean is 129: 12,151 bytes of a token."""
+    seedling = Shape(256, 6, 4, 2, 64, 512, 2048, tied=True)
+    assert layer_bytes(Load(seedling, document_tokens=129), "none") == pytest.approx(12_151, rel=0.04)
+
+
+def test_the_cache_of_completions_is_bounded_by_its_slots() -> None:
+    drawing = Drawing(completions=4096, prompt_tokens=100, max_new_tokens=412)
+    found, slots = memory.cache_bytes(Load(HALF, device="cuda", trains=False, drawing=drawing))
+    assert slots == 256
+    assert found == 256 * 512 * HALF.kv_bytes_per_token()
+
+
+def asked_of(stage: SftStage | RlStage, shape: Shape, device: Device, work: TrainWork) -> Asked:
+    amount = Amount(steps=10, train=work)
+    return Asked(stage, amount, load_of(stage, shape, device, amount), device)
+
+
+def sft(**fields: object) -> SftStage:
+    return SftStage.model_validate({"id": "sft", "kind": "sft", "data": ["x.jsonl"], "learning_rate": 1e-5, **fields})
+
+
+LONG_ROWS = TrainWork(65_536, 40_000, 1024)
+
+
+def test_a_stage_that_does_not_fit_is_refused_with_the_nearest_setting_that_does() -> None:
+    asked = asked_of(sft(micro_batch_tokens=65_536), QWEN_SHAPES["0.5B"], H100, LONG_ROWS)
+    line = predict(asked, None)
+    assert line.refusal.startswith("sft: needs ") and line.refusal.endswith("H100 has 80.0")
+    assert [remedy.partition(" (")[0] for remedy in line.remedies] == ["--set sft.micro_batch_tokens=32768"]
+
+
+@pytest.mark.parametrize("size", ["0.5B", "1.5B", "3B", "7B", "14B"])
+def test_every_remedy_fits_when_it_is_taken(size: str) -> None:
+    small = replace(H100, memory=24e9)
+    asked = asked_of(sft(micro_batch_tokens=65_536), QWEN_SHAPES[size], small, LONG_ROWS)
+    for remedy in remedies(asked):
+        if not remedy.startswith("--set"):
+            continue
+        changes: dict[str, object] = {"micro_batch_tokens": 65_536}
+        if "lora" in remedy:
+            changes["lora"] = {"rank": 16, "alpha": 32}
+        for word in remedy.split():
+            name, _, value = word.partition("=")
+            if name.startswith("sft.") and "lora" not in name:
+                changes[name.removeprefix("sft.")] = int(value) if value.isdigit() else value
+        changed = asked_of(sft(**changes), QWEN_SHAPES[size], small, LONG_ROWS)
+        assert changed.load is not None and fits(changed.load, small), remedy
+
+
+def test_what_fits_nowhere_says_how_much_it_needs() -> None:
+    stage = RlStage.model_validate({"id": "rl", "kind": "rl", "data": ["x.jsonl"], "learning_rate": 1e-6, "steps": 1})
+    (remedy,) = remedies(asked_of(stage, QWEN_SHAPES["72B"], H100, LONG_ROWS))
+    assert remedy.startswith("no setting fits: a device with at least 1")
+    assert remedy.endswith("or a smaller base; rl runs in one process")
+
+
+def test_more_processes_are_named_where_they_help() -> None:
+    found = remedies(asked_of(sft(), QWEN_SHAPES["14B"], H100, LONG_ROWS))
+    adapters, processes = found
+    assert adapters.startswith("--set 'sft.lora={rank: 16, alpha: 32}'")
+    number = int(processes.partition("num_processes: ")[2].partition(" ")[0])
+    alone = LONG_ROWS.tokens / number
+    load = Load(QWEN_SHAPES["14B"], device="cuda", recompute="full", row_tokens=2048, num_processes=number)
+    assert alone > 2048 and fits(load, replace(H100, num_processes=number))
+    assert not fits(replace(load, num_processes=number // 2), replace(H100, num_processes=number // 2))
