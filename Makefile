@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: math coder reasoning smoke bench-verifiers bench-training fuzz test test-all lint types clean help
+.PHONY: math coder reasoning smoke bench-verifiers bench-training bench-rl fuzz test test-all lint types clean help
 
 help:
 	@echo "make math      seedling -> corpus -> pretrain -> sft -> rl -> evaluate -> release (under 10 minutes, 2 cores)"
@@ -19,6 +19,7 @@ help:
 	@echo "make fuzz      the verifiers on a seed that was never tried, for FUZZ_SECONDS (120) seconds; FUZZ_SEED=N repeats one"
 	@echo "make bench-verifiers  accuracy, speed and safety of the verifiers beside their peers (about 11 minutes, 2 cores)"
 	@echo "make bench-training   supervised fine-tuning beside TRL: speed, memory, losses (about 20 minutes, 2 cores)"
+	@echo "make bench-rl         reinforcement learning beside TRL, drawing beside generate() (about half an hour, 2 cores)"
 	@echo "make lint      ruff; make types: mypy"
 
 math: $(RUN_STAMP)
@@ -52,6 +53,10 @@ bench-verifiers: $(DEV_STAMP)
 # make bench-training BENCH="--cores 2,3 --rows 7M"
 bench-training: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/bench_training.py --out build/bench-training.json $(BENCH)
+
+# One row: make bench-rl BENCH="--rows seedling"
+bench-rl: $(DEV_STAMP)
+	$(BIN)/python tests/benchmarks/bench_rl.py --out build/bench-rl.json $(BENCH)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -5,11 +5,11 @@
 Both sides train one checkpoint with GRPO on the same prompts in each step, 8 of them with 8 completions each, drawn at
 temperature 1, rate 1e-5, no KL term, FP32 masters and bf16 arithmetic, on two threads, in turns. The reward is 1 where
 the completion holds the gold text: a function in the trainer's process there, a verifier in the pool's workers here.
-TRL is given every setting that may be its best: FP32 weights under autocast (what ours does), plain FP32, plain bf16
+TRL is given every setting that may be its best: FP32 weights under autocast (nearest to ours), plain FP32, plain bf16
 weights (which lose updates as small as these), the 64 completions in one pass and in four; each is tried once, and the
-fastest is repeated, as is the fastest with FP32 weights. (Its continuous batching draws a tenth as fast on CPU, in 12
-GB: 173 tokens/s of whole steps in the seedling's row, once; it is left out.) The decode rows draw exactly as many
-tokens of each, on either side, and stop at nothing.
+fastest is repeated, as is the fastest with FP32 weights. (Its continuous batching is left out: on busy CPU cores, once,
+whole steps of the seedling's row gave 173 tokens/s in 12 GB, where plain generate() gave 1,200.)
+The decode rows draw exactly as many tokens of each, on either side, and stop at nothing.
 
 | row | model | completions |
 |---|---|---|
