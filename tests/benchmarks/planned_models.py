@@ -25,6 +25,10 @@ SHAPES: dict[str, dict[str, int]] = {
         "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
         "intermediate_size": 4864, "vocab_size": 151_936,
     },
+    "1.5B": {
+        "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
+        "intermediate_size": 8960, "vocab_size": 151_936,
+    },
 }  # fmt: skip
 """The seedling's tokenizer for all: a larger vocabulary is padding, which costs as much."""
 
@@ -54,6 +58,7 @@ CASES = (
     Case("7M", "sft", {**SFT, "examples": 320, "recompute": "full"}),
     Case("45M", "sft", {**SFT, "examples": 128}),
     Case("0.5B", "sft", {**SFT, "examples": 32, "batch_examples": 8}),
+    Case("1.5B", "sft", {**SFT, "examples": 120, "batch_examples": 40, "lora": {"rank": 16}, "recompute": "selective"}),
 )
 
 
