@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from configs import stall
 from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryableError, UserError
 from configs.schema import MODEL_KINDS, Stage
 from configs.settings.common import Frozen
@@ -90,6 +91,7 @@ class Progress:
         seconds = round(self._offset + time.monotonic() - self._start, 3)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "total": total, "seconds": seconds, **metrics}) + "\n")
+        stall.alive()
 
 
 def read_progress(out: Path) -> list[dict[str, Any]]:
@@ -161,6 +163,7 @@ def run_command(
             raise UserError(f"stage.kind: {stage_file.stage.kind!r} was given to the {kind} command; allowed: {kind}")
         given.out.mkdir(parents=True, exist_ok=True)
         write_json_atomic(given.out / "stage.json", stage_file.model_dump(mode="json"))
+        stall.watch(stage_file.machine.stalled_after_s)
         run(stage_file, given.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -176,4 +179,6 @@ def run_command(
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT
+    finally:
+        stall.watch(None)
     return 0

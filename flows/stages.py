@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, UserError
 from configs.settings.machine import Machine
 from configs.stage import StageFile, write_json_atomic
+from configs.stall import STALLED
 from flows import environment
 from flows.plan import Plan, PlannedStage, stage_file
 from flows.runs import elapsed
@@ -40,6 +41,8 @@ NUM_LOG_LINES = 30
 POLL_S = 0.25
 TAIL_BYTES = 65536
 RETRY_DELAYS_S = (5.0, 30.0)
+EXIT_STALLED = -1
+"""Stands for the exit code of a command that was ended because it made no progress."""
 GRACE_S = 10.0
 """Between SIGTERM and SIGKILL. Prefect kills a cancelled flow after 30 s; all must be over by then."""
 
@@ -240,11 +243,9 @@ def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path)
             if not begun and planned.stage.kind != "release":
                 build.discard()
             raise UserError(message)
-        if code == EXIT_RETRY and delay_s is not None:
-            session.note(
-                f"{planned.stage.id}: {told or _last_words(build.folder / LOG, 'retry: ')}; attempt {attempt + 1} "
-                f"in {delay_s:g} s"
-            )
+        if code in (EXIT_RETRY, EXIT_STALLED) and delay_s is not None:
+            why = "stalled" if code == EXIT_STALLED else told or _last_words(build.folder / LOG, "retry: ")
+            session.note(f"{planned.stage.id}: {why}; attempt {attempt + 1} in {delay_s:g} s")
             time.sleep(delay_s)
             continue
         raise StageFailed(_failure(planned, build.folder / LOG, code))
@@ -281,7 +282,14 @@ def _run_command(session: Session, planned: PlannedStage, build: Build, path: Pa
                 session.tell(partial(_tell_progress, planned, line))
             waits, heard = waiting_lines(build.folder / LOG, heard)
             for text in waits:
+                stalled = STALLED.search(text)
+                if stalled:
+                    stacks = f"what each of its threads was doing stands at the end of {build.folder / LOG}"
+                    text = f"no progress for {stalled[1]}; {stacks}"
                 session.note(f"{planned.stage.id}: {text}")
+                if stalled and session.machine.restart_stalled and code is None:
+                    running.close()
+                    code = EXIT_STALLED
     return code
 
 
@@ -310,6 +318,7 @@ def waiting_lines(log: Path, start: int) -> tuple[list[str], int]:
         whole, newline, _ = file.read().rpartition(b"\n")
     lines = whole.decode("utf-8", errors="replace").splitlines()
     told = [line[line.index(mark) :] for line in lines for mark in TOLD_AT_ONCE if mark in line]
+    told += [line for line in lines if STALLED.search(line)]
     return told, start + len(whole) + len(newline)
 
 
@@ -389,6 +398,8 @@ def _by_its_id(planned: PlannedStage, message: str) -> str:
 def _failure(planned: PlannedStage, log: Path, code: int) -> str:
     text = log.read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_LOG_LINES:]
     how = f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
+    if code == EXIT_STALLED:
+        how = "made no progress, also when it was started again, and was ended"
     remedy = "free memory or lower micro_batch_tokens, then run" if code == 128 + 9 else "mend the cause and run"
     ending = "\n".join(f"    {line}" for line in text)
     return (

@@ -57,6 +57,16 @@ class Machine(Frozen):
     rollout: RolloutServer | None = Field(
         default=None, description="A vLLM server that draws for rl and sample; empty draws in the stage's own process."
     )
+    stalled_after_s: PositiveFloat = Field(
+        default=1800.0,
+        description="Seconds without progress after which a stage writes the stack of each of its threads to its log, "
+        "and the run says so; again after as many.",
+    )
+    restart_stalled: bool = Field(
+        default=False,
+        description="End a stage that has stalled and start it again from its last checkpoint, at most as often as "
+        "one that asks for a retry.",
+    )
     launcher: tuple[str, ...] = Field(
         default=(),
         description="Words put before the command of a stage that runs on several processes, e.g. accelerate launch "

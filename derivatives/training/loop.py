@@ -35,6 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from configs import stall
 from configs.errors import UserError
 from configs.settings.machine import Machine
 from configs.settings.reinforcement import RlStage
@@ -361,6 +362,7 @@ class Trainer:
         self._seconds, self._num_timed = self._seconds + seconds, self._num_timed + 1
         quantities["eta_s"] = round((self.total - self.step) * self._seconds / self._num_timed, 1)
         named = {f"{self.stage.kind}/{name}": value for name, value in quantities.items()}
+        stall.alive()  # on every rank
         if self._progress is not None:
             self._progress.write(self.step, self.total, **named)
         self._trackers.log(self.step, named)

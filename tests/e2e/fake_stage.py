@@ -2,8 +2,8 @@
 
 Run like a real one: `python -m tests.e2e.fake_stage STAGE.json OUT/`. What it does besides is said by
 FAKE_STAGE, `ID:BEHAVIOUR` words: `crash`, `user_error`, `hang`, `retry_once`, `wait` (its verifier is silent for a
-second), `count` (ten steps of 0.2 s that go on from a checkpoint after a kill). Every start is noted in
-FAKE_STAGE_STARTS.
+second), `stall` and `stall_once` (nothing is done for a minute), `count` (ten steps of 0.2 s that go on from a
+checkpoint after a kill). Every start is noted in FAKE_STAGE_STARTS.
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ def run(stage_file: StageFile, out: Path) -> None:
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True) as child:
             (out / "grandchild").write_text(str(child.pid))
             time.sleep(300)
+    if behaviour == "stall" or (behaviour == "stall_once" and not (out / "tried").exists()):
+        (out / "tried").write_text("yes")
+        time.sleep(60)
     if behaviour == "count":
         count(out)
     if behaviour == "wait":

@@ -172,6 +172,35 @@ def test_what_a_silent_verifier_awaits_is_told_while_the_stage_runs(
 
 
 @pytest.mark.slow
+def test_a_stage_without_progress_says_where_it_hangs_and_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_STAGE", "sft:stall_once")
+    session = prepare(request(tmp_path))
+    session.machine = session.machine.model_copy(update={"stalled_after_s": 4.0, "restart_stalled": True})
+    session.retry_delays_s = (0.01,)
+    told: list[str] = []
+    monkeypatch.setattr(session, "note", told.append)
+    assert conduct(session)["status"] == "completed"
+    assert starts(tmp_path)[:3] == ["problems", "sft", "sft"]
+    assert re.match(r"sft: no progress for 0:00:04; what each of its threads was doing stands at the end of /", told[0])
+    assert told[1] == "sft: stalled; attempt 2 in 0.01 s"
+    log = next((tmp_path / "store").glob("*/*/stage.log")).parent.parent
+    stacks = [path.read_text() for path in log.glob("*/stage.log") if "Timeout (0:00:04)!" in path.read_text()]
+    assert len(stacks) == 1 and 'tests/e2e/fake_stage.py", line' in stacks[0] and "in run" in stacks[0]
+
+
+@pytest.mark.slow
+def test_a_stage_that_stalls_each_time_fails_with_that_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_STAGE", "sft:stall")
+    session = prepare(request(tmp_path))
+    session.machine = session.machine.model_copy(update={"stalled_after_s": 3.0, "restart_stalled": True})
+    session.retry_delays_s = (0.01,)
+    with pytest.raises(StageFailed, match="made no progress, also when it was started again, and was ended"):
+        conduct(session)
+
+
+@pytest.mark.slow
 def test_exit_code_75_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STAGE", "sft:retry_once")
     session = prepare(request(tmp_path))
