@@ -31,7 +31,7 @@ NOTHING = 2e-5
 
 
 def curves(loss: str, folder: Path) -> list[list[float]]:
-    """Five steps of two updates each on small sums, drawn hot and moved far, so that rewards differ and ratios are clipped."""
+    """Five steps of two updates each on small sums, drawn hot and moved far: rewards differ, ratios are clipped."""
     problems = [{"id": f"{a}+{b}", "prompt": f"What is {a} + {b}?", "answer": str(a + b)}
                 for a in range(3, 40, 4) for b in range(2, 30, 9)]  # fmt: skip
     (folder / "problems.jsonl").write_text("".join(json.dumps(one) + "\n" for one in problems))
