@@ -11,11 +11,12 @@ import contextvars
 import queue
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.stage import read_progress
+from flows import leaderboard
 from flows.charts import line_chart, standalone
 from flows.plan import PlannedStage
 from flows.terminal import PlainLines, duration, interval, metrics_text, number, time_left
@@ -79,9 +80,16 @@ class Board:
         context = contextvars.copy_context()
         self._calls.put(lambda: context.run(_log, text))
 
-    def conclude(self, record: Mapping[str, Any], results: Mapping[str, Any] | None) -> None:
-        """Table and summary, once the run is over."""
+    def conclude(
+        self,
+        record: Mapping[str, Any],
+        results: Mapping[str, Any] | None,
+        standing: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        """Table, summary, and the standing of all runs (`flows/leaderboard.py`), once the run is over."""
         self._calls.put(lambda: _publish_summary(record, results))
+        if standing:
+            self._calls.put(lambda: _publish_standing(standing))
 
     def close(self) -> None:
         """Flush for a few seconds at most."""
@@ -198,6 +206,13 @@ def curve_svg(folder: Path) -> tuple[str, str] | None:
             first, last = (number(points[index][1]) for index in (0, -1))
             return f"{name} from {first} to {last} over {points[-1][0]} steps", standalone(chart)
     return None
+
+
+def _publish_standing(standing: Sequence[Mapping[str, str]]) -> None:
+    from prefect.artifacts import create_table_artifact
+
+    table = [dict(row) for row in standing]
+    create_table_artifact(table=table, key=leaderboard.KEY, description="Completed runs of this store, best first")
 
 
 def _publish_summary(record: Mapping[str, Any], results: Mapping[str, Any] | None) -> None:

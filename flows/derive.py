@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.exceptions import FailedRun
@@ -20,8 +21,10 @@ from pydantic import Field
 
 from configs.errors import UserError
 from configs.load import machine_names, preset_names
-from flows.board import Board
+from flows import leaderboard
+from flows.board import Board, artifact_key
 from flows.plan import PlannedStage
+from flows.preview import preview
 from flows.session import Request, conduct, prepare, results
 from flows.stages import Session, StageFailed, run_stage
 from flows.store import Artifact
@@ -35,8 +38,10 @@ AUTO = "auto"
 # Prefect takes a field's title from nowhere else than here.
 Preset = Annotated[str, Field(json_schema_extra={"title": "Preset", "enum": preset_names()})]
 Base = Annotated[str, Field(json_schema_extra={"title": "Base"})]
+Stages = Annotated[list[str], Field(json_schema_extra={"title": "Stages"})]
 Overrides = Annotated[list[str], Field(json_schema_extra={"title": "Overrides"})]
 MachineName = Annotated[str, Field(json_schema_extra={"title": "Machine", "enum": [AUTO, *machine_names()]})]
+DryRun = Annotated[bool, Field(json_schema_extra={"title": "Dry run"})]
 
 
 @flow(name="derive", description="From a base checkpoint to a released derivative.")
@@ -45,6 +50,8 @@ def derive(
     base: Base = "",
     overrides: Overrides = [],  # noqa: B006 - Prefect copies it
     machine: MachineName = AUTO,
+    stages: Stages = [],  # noqa: B006
+    dry_run: DryRun = False,
 ) -> State[Any]:
     """Build one preset. Finished stages are reused, an interrupted one is resumed.
 
@@ -55,13 +62,17 @@ def derive(
         base: Checkpoint to start from: seedling, a local folder or a hub id. Empty takes the preset's.
         overrides: One STAGE.field=value each, such as rl.steps=200 or seed=3.
         machine: Launch profile: how it runs, never what it computes. auto takes the one that fits this machine.
+        stages: Stages to build, with what they need; empty builds all.
+        dry_run: Build nothing; show what would run, what it takes and what differs from the preset.
     """
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
         logging.getLogger(name).addFilter(_tells_news)
     try:
-        session = PREPARED.get() or prepare(
-            Request(preset, base.strip(), tuple(overrides), "" if machine == AUTO else machine)
-        )
+        asked = Request(preset, base.strip(), tuple(overrides), "" if machine == AUTO else machine,
+                        until=tuple(filter(None, map(str.strip, stages))))  # fmt: skip
+        session = PREPARED.get() or prepare(asked)
+        if dry_run:
+            return _show_only(session, asked)
     except UserError as error:
         return _failed(error)
     board = Board(session.record["recipe"])
@@ -73,7 +84,7 @@ def derive(
     except (UserError, StageFailed) as error:
         return _failed(error)
     finally:
-        board.conclude(session.record, results(session.record))
+        board.conclude(session.record, results(session.record), leaderboard.rows(session.store))
         board.close()
 
 
@@ -104,6 +115,13 @@ def as_task(session: Session, planned: PlannedStage) -> Artifact:
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]
+
+
+def _show_only(session: Session, asked: Request) -> State[Any]:
+    """A dry run: one page, nothing built."""
+    key = artifact_key("dry-run", session.plan.recipe.name)
+    create_markdown_artifact(markdown=preview(session, asked), key=key, description=asked.command)
+    return Completed(name="DryRun", message="nothing was built; the page is under Artifacts")
 
 
 def _failed(error: Exception) -> State[Any]:
