@@ -34,7 +34,7 @@ BUILT_IN_VERIFIERS = (
 BUILT_IN_SOURCES = ("python_stdlib", "python_packages", "sympy_examples")
 FILTERS = (
     "characters", "comments", "encoded_data", "language", "line_shape", "math_content", "origin", "prose_lines",
-    "prose_words", "python_shape", "python_syntax", "repetition",
+    "prose_words", "python_shape", "python_syntax", "repetition", "runs",
 )  # fmt: skip
 """Quality filters of `corpora/filters`."""
 FILTER_SETS = ("code", "math", "prose")
@@ -132,6 +132,11 @@ def natural_task_sets() -> tuple[str, ...]:
     return tuple(name for name in dataset_names() if dataset(name).has_answers)
 
 
+def question_sets() -> tuple[str, ...]:
+    """Catalogue data sets whose rows hold a question, with an answer or not: what a corpus can be cleaned of."""
+    return tuple(name for name in dataset_names() if "question" in dataset(name).columns)
+
+
 def check_names(recipe: Recipe, copies: tuple[str, ...] = ()) -> None:
     """Every verifier, task set, corpus source, split and generator setting that a recipe names exists.
 
@@ -147,11 +152,11 @@ def check_names(recipe: Recipe, copies: tuple[str, ...] = ()) -> None:
             for index, corpus_source in enumerate(stage.sources):
                 check_source(f"{stage.id}.sources[{index}]", corpus_source)
             for index, tasks in enumerate(stage.decontaminate if f"{stage.id}.decontaminate" not in copies else ()):
-                check_source(f"{stage.id}.decontaminate[{index}]", tasks)
+                check_source(f"{stage.id}.decontaminate[{index}]", tasks, question_sets())
         elif isinstance(stage, SampleStage):
             check_verifier(f"{stage.id}.verifier", stage.verifier)
             for index, tasks in enumerate(stage.decontaminate if f"{stage.id}.decontaminate" not in copies else ()):
-                check_source(f"{stage.id}.decontaminate[{index}]", tasks)
+                check_source(f"{stage.id}.decontaminate[{index}]", tasks, question_sets())
         elif isinstance(stage, RlStage):
             check_verifier(f"{stage.id}.verifier", stage.verifier)
             for index, reward in enumerate(stage.more_rewards):
@@ -176,8 +181,12 @@ def check_verifier(path: str, name: str) -> None:
         raise unknown(path, name, "verifier", verifier_names())
 
 
-def check_source(path: str, source: TaskSource | CorpusSource) -> None:
-    """A source's name, split and settings exist. Raises UserError with the nearest name."""
+def check_source(path: str, source: TaskSource | CorpusSource, sets: tuple[str, ...] | None = None) -> None:
+    """A source's name, split and settings exist. Raises UserError with the nearest name.
+
+    Args:
+        sets: Data sets that problems may be of; empty is those with gold answers.
+    """
     _check_style(path, source)
     for name in source.filters if isinstance(source, CorpusSource) else ():
         if name not in (*FILTER_SETS, *FILTERS):
@@ -196,7 +205,7 @@ def check_source(path: str, source: TaskSource | CorpusSource) -> None:
         _check_generated(path, source)
         return
     text = isinstance(source, CorpusSource)
-    names = (*BUILT_IN_SOURCES, *dataset_names()) if text else natural_task_sets()
+    names = (*BUILT_IN_SOURCES, *dataset_names()) if text else sets or natural_task_sets()
     if source.name not in names:
         paths = "a path ending in .jsonl" + (", .jsonl.gz, .jsonl.zst or .parquet; ./FILE; FOLDER/" if text else "")
         allowed = [*names, *_generated_names(), paths]

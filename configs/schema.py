@@ -93,6 +93,8 @@ def stage_inputs(recipe: Recipe, stage: Stage) -> tuple[str, ...]:
             names += ["base", stage.evaluation]
         else:
             names += [ref for ref in stage.data if not ref.endswith(".jsonl")]
+            if isinstance(stage, RlStage) and stage.pass_rates is not None:
+                names.append(stage.pass_rates.stage)
     known = [*earlier, "base"]
     return tuple(dict.fromkeys(name for name in names if name in known))
 
@@ -156,6 +158,11 @@ def _check_training(stage: PretrainStage | SftStage | SampleStage | DpoStage | R
     named = [ref for ref in stage.data if not (files_allowed and ref.endswith(".jsonl"))]
     _check_names(f"{stage.id}.data", named, fitting, f"names no earlier corpus with output {DATA_OF[stage.kind]}")
     if isinstance(stage, RlStage):
+        if stage.pass_rates is not None:
+            samples = [other.id for other in seen.values() if isinstance(other, SampleStage)]
+            _check_names(
+                f"{stage.id}.pass_rates.stage", [stage.pass_rates.stage], samples, "names no earlier sample stage"
+            )
         check_rl_settings(stage)
 
 

@@ -34,7 +34,7 @@ from configs.stage import StageFile, run_command
 from derivatives.losses import dpo as objective
 from derivatives.sft import read_jsonl
 from derivatives.training import metrics
-from derivatives.training.batch import PackedBatch, Row, pack_groups
+from derivatives.training.batch import PackedBatch, answer_row, num_trained, pack_groups
 from derivatives.training.chat import encode_example
 from derivatives.training.loop import Trainer, fingerprint, finished, set_up
 from derivatives.training.measured import measured
@@ -100,7 +100,7 @@ class Preference:
 
         keys = [row.key for row in rows]
         quantities = self.trainer.update(self._pack(pairs), loss, len(pairs), keys, blame)
-        trained = sum(len(row.ids) - row.trained_from for row in rows)
+        trained = round(num_trained(rows))
         self.trainer.record_rows(rows, trained, **{**self._summed_up(totals, len(pairs)), **quantities})
 
     def measure(self, pairs: Sequence[Pair], reference_P2: Tensor) -> dict[str, float]:
@@ -112,13 +112,14 @@ class Preference:
         return {f"heldout_{name}": value for name, value in found.items()}
 
     def _pack(self, pairs: Sequence[Pair]) -> list[PackedBatch]:
-        ranks = self.trainer.ranks
-        return pack_groups([pair.rows for pair in pairs], self.stage.micro_batch_tokens, ranks.rank, ranks.num)
+        ranks, limit = self.trainer.ranks, self.stage.micro_batch_tokens
+        return pack_groups([pair.rows for pair in pairs], limit, ranks.data_rank, ranks.num_data)
 
     def _losses(self, hidden_TE: Tensor, batch: PackedBatch, reference_P2: Tensor, totals: list[Tensor]) -> Tensor:
         """The loss of each pair of a batch; adds the sums of `MEASURES` over them to `totals`."""
         stage = self.stage
-        policy_N = row_log_probs(hidden_TE, head_weight(self.trainer.model), batch, stage.normalize_length)
+        head_VE, ranks = head_weight(self.trainer.model), self.trainer.ranks
+        policy_N = row_log_probs(hidden_TE, head_VE, batch, stage.normalize_length, ranks)
         num_pairs = len(batch.row_indices) // len(SIDES)
         if num_pairs == 0:  # a rank for which nothing was left
             return policy_N * 0.0
@@ -136,7 +137,7 @@ class Preference:
     def _summed_up(self, totals: Sequence[Tensor], num_pairs: int) -> dict[str, float]:
         """Means over all pairs of all ranks."""
         own = torch.stack(list(totals)).double().sum(0).tolist() if totals else [0.0] * len(MEASURES)
-        by_rank = self.trainer.ranks.gather_numbers(own)
+        by_rank = self.trainer.ranks.gather_shares(own)
         return {
             name: sum(column) / num_pairs for name, column in zip(MEASURES, zip(*by_rank, strict=True), strict=True)
         }
@@ -178,15 +179,15 @@ def read_pairs(
 
 
 def encode_pair(where: str, line: dict[str, Any], system: str | None, tokenizer: PreTrainedTokenizerBase) -> Pair:
-    """One line as a pair of rows. Raises UserError that names the line."""
+    """One line as a pair of rows; what an interpreter said counts in neither. Raises UserError that names the line."""
     for name in ("prompt", *SIDES):
         if not isinstance(line.get(name), str):
             found = str(line.get(name))[:80]
             raise UserError(f"{where}: {name}: {found!r} is no text; give prompt, chosen and rejected")
     rows = []
     for side in SIDES:
-        ids, num_prompt = encode_example(tokenizer, line["prompt"], line[side], system)
-        rows.append(Row(ids, trained_from=num_prompt, key=f"{where} {side}"))
+        ids, trained = encode_example(tokenizer, line["prompt"], line[side], system)
+        rows.append(answer_row(ids, trained, f"{where} {side}"))
     return Pair((rows[0], rows[1]), where)
 
 

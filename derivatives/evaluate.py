@@ -31,15 +31,18 @@ from configs.errors import UserError
 from configs.settings.common import Sampling
 from configs.settings.evaluation import EvaluateStage
 from configs.settings.machine import Machine
+from configs.settings.tools import ToolUse
 from configs.stage import Progress, StageFile, run_command, write_json_atomic, write_text_atomic
 from derivatives.evaluation.answers import Asking, ask
 from derivatives.evaluation.formats import CHAT, FEW_SHOT, Examples, gather_examples
 from derivatives.evaluation.report import ModelAnswers, accuracy, floor, gain, model_figures, print_table
 from derivatives.evaluation.texts import bits_per_byte, read_texts
 from derivatives.rollout.engine import RolloutEngine
+from derivatives.rollout.tools import Toolbox, open_tools
 from derivatives.training.loop import fingerprint, finished, set_up
 from derivatives.training.model import load_model
 from verifiers.api import Task
+from verifiers.breaker import Breaker
 from verifiers.pool import VerifierPool
 from verifiers.tasks import load_tasks
 from verifiers.tasks.split import question_digest
@@ -64,6 +67,7 @@ class Protocol:
     confidence: float = 0.95
     max_no_verdict: float = 0.1
     seed: int = 0
+    tools: ToolUse | None = None
 
     def sampled_problems(self) -> list[int]:
         """Problems that are sampled for pass@k."""
@@ -131,7 +135,7 @@ def protocol_of(stage: EvaluateStage, seed: int) -> Protocol:
         raise UserError(f"tasks: {', '.join(source.name for source in stage.tasks)} give no problem; raise their count")
     return Protocol(
         tasks, stage.sampling, stage.num_samples, stage.num_sampled_problems, stage.few_shot, stage.system,
-        stage.confidence, stage.max_no_verdict, seed,
+        stage.confidence, stage.max_no_verdict, seed, stage.tools,
     )  # fmt: skip
 
 
@@ -169,9 +173,18 @@ def answer_all(
 ) -> ModelAnswers:  # fmt: skip
     """Everything that is asked of one model. With examples (also with none at hand) it is asked plainly too, and the
     better format counts; with None only as a chat."""
+    with open_tools(protocol.tools, machine.num_verifier_workers) as tools:
+        return _answer_all(folder, protocol, machine, examples, pool, documents, tools)
+
+
+def _answer_all(
+    folder: Path, protocol: Protocol, machine: Machine, examples: Examples | None, pool: VerifierPool,
+    documents: Mapping[str, Sequence[str]], tools: Toolbox | None,
+) -> ModelAnswers:  # fmt: skip
     model, tokenizer = load_model(folder, "bf16", machine.device)
-    engine = RolloutEngine(model, tokenizer)
-    asking = Asking(pool, examples or {}, protocol.few_shot, protocol.system, protocol.seed)
+    engine = RolloutEngine(model, tokenizer, tools=tools)
+    faults = Breaker(protocol.max_no_verdict)
+    asking = Asking(pool, examples or {}, protocol.few_shot, protocol.system, protocol.seed, faults)
     greedy = Sampling(temperature=0.0, max_new_tokens=protocol.sampling.max_new_tokens)
     forms = (CHAT, FEW_SHOT) if examples is not None and protocol.few_shot else (CHAT,)
     shares: dict[str, float] = {}

@@ -4,7 +4,8 @@
 
 Reads `tokens.bin` and `documents.npy` of its corpus stages; writes `model/`, `metrics.json`, `progress.jsonl` and
 `plots/`. A killed run goes on with the same command. Every step takes whole documents, in an order drawn anew for each
-epoch, until `batch_tokens` are reached.
+epoch, until `batch_tokens` are reached; of packed corpora (`sequences.npy`) whole sequences. Where a corpus holds
+several sources, the loss on each is recorded too (`training/domains.py`).
 
 Source: Qwen2.5 (arXiv:2412.15115), section 3. Departure: documents of one packed row never see one another. Not done:
 streaming of data larger than the address space. Several processes, adapters, held-out measures: `docs/training.md`.
@@ -12,8 +13,10 @@ streaming of data larger than the address space. Several processes, adapters, he
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from configs.settings.training import PretrainStage
 from configs.stage import StageFile, run_command
 from derivatives.training.batch import Row
 from derivatives.training.context import extend
+from derivatives.training.domains import measure_sources
 from derivatives.training.loop import Trainer, finished
 from derivatives.training.measured import measured
 from derivatives.training.order import TokenStream
@@ -43,7 +47,13 @@ def run(stage_file: StageFile, out: Path) -> None:
         lengths = np.concatenate([corpus.lengths for corpus in corpora])
         check_corpora(stage, corpora, lengths, trainer.model.config.vocab_size)
 
-        stream = TokenStream(lengths, stage_file.seed)
+        stream = Stream(corpora, lengths, stage_file.seed)
+        source_of, num_sources = sources_of(stage.data, corpora)
+        if num_sources > 1:
+            trainer.measures.append(lambda: measure_sources(
+                trainer, lambda: stream.documents_between(trainer.step * stage.batch_tokens,
+                                                          (trainer.step + 1) * stage.batch_tokens),
+                lambda number: document_row(corpora, number), source_of))
         total = math.ceil(stage.num_tokens / stage.batch_tokens)
         with measured(trainer) as in_loop:
             for step in trainer.steps(total):
@@ -51,6 +61,28 @@ def run(stage_file: StageFile, out: Path) -> None:
                 trainer.train_step([document_row(corpora, number) for number in stream.documents_between(first, last)])
                 in_loop.require_remembered()
         trainer.finish(epochs=round(stage.num_tokens / stream.epoch_tokens, 4), documents=len(lengths))
+
+
+class Stream:
+    """The documents of all corpora in the order of training: one by one, or by whole sequences where all have some.
+
+    Documents of one sequence fill a micro-batch of its length better than drawn ones do (docs/corpora/packing.md).
+    """
+
+    def __init__(self, corpora: Sequence[Corpus], lengths: np.ndarray, seed: int) -> None:
+        starts = np.cumsum([0, *(len(corpus.lengths) for corpus in corpora)])
+        bounds = [first + corpus.sequences[:-1] for first, corpus in zip(starts, corpora, strict=False)
+                  if corpus.sequences is not None]
+        self._bounds = np.arange(len(lengths) + 1)
+        if len(bounds) == len(corpora):
+            self._bounds = np.unique(np.concatenate([*bounds, starts[-1:]]))
+        self._stream = TokenStream(np.add.reduceat(lengths, self._bounds[:-1]), seed)
+        self.epoch_tokens = self._stream.epoch_tokens
+
+    def documents_between(self, first: int, last: int) -> list[int]:
+        """Documents of those sequences, or those documents, that begin at tokens `first` to `last` (left out)."""
+        found = self._stream.documents_between(first, last)
+        return [number for one in found for number in range(int(self._bounds[one]), int(self._bounds[one + 1]))]
 
 
 @dataclass(frozen=True)
@@ -61,6 +93,11 @@ class Corpus:
     tokens: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
+    labels: np.ndarray
+    """The source of each document, as a place in `names`."""
+    names: tuple[str, ...]
+    sequences: np.ndarray | None = None
+    """The documents at which packed sequences begin, and their number; none where it was not packed."""
 
 
 def document_row(corpora: list[Corpus], number: int) -> Row:
@@ -72,6 +109,24 @@ def document_row(corpora: list[Corpus], number: int) -> Row:
             return Row(ids, key=f"{corpus.folder} from token {start}")  # type: ignore[arg-type]
         number -= len(corpus.lengths)
     raise IndexError(number)
+
+
+def sources_of(stages: Sequence[str], corpora: list[Corpus]) -> tuple[Callable[[int], str], int]:
+    """What names the source of a document, counted through all corpora, and how many sources there are.
+
+    With several corpora the stage that made a corpus goes before the source's name.
+    """
+    names = [[f"{stage}.{name}" if len(corpora) > 1 else name for name in corpus.names]
+             for stage, corpus in zip(stages, corpora, strict=True)]
+
+    def source_of(number: int) -> str:
+        for own, corpus in zip(names, corpora, strict=True):
+            if number < len(corpus.labels):
+                return own[int(corpus.labels[number])].replace("/", ".")
+            number -= len(corpus.labels)
+        raise IndexError(number)
+
+    return source_of, len({name for own in names for name in own})
 
 
 def read_corpus(folder: Path) -> Corpus:
@@ -88,7 +143,34 @@ def read_corpus(folder: Path) -> Corpus:
             f"data: {folder}/documents.npy does not fit tokens.bin ({len(tokens)} tokens); build the corpus again"
         )
     lengths = np.diff(offsets)
-    return Corpus(folder, tokens, offsets[:-1][lengths > 0], lengths[lengths > 0])
+    labels, names = read_labels(folder, len(lengths))
+    is_some = lengths > 0
+    sequences = None
+    if (folder / "sequences.npy").exists():
+        begins = np.load(folder / "sequences.npy")
+        if begins[0] != 0 or begins[-1] != len(lengths) or (np.diff(begins) < 0).any():
+            raise UserError(f"data: {folder}/sequences.npy does not fit documents.npy ({len(lengths)} documents); "
+                            "build the corpus again")
+        sequences = np.concatenate(([0], np.cumsum(is_some)))[begins]
+    return Corpus(folder, tokens, offsets[:-1][is_some], lengths[is_some], labels[is_some], names, sequences)
+
+
+def read_labels(folder: Path, num_documents: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The source of each document and the sources' names; one source for packed tokens that do not say.
+
+    Raises:
+        UserError: They do not fit the documents.
+    """
+    if not (folder / "sources.npy").exists() or not (folder / "report.json").exists():
+        return np.zeros(num_documents, dtype=np.int16), ("all",)
+    labels = np.load(folder / "sources.npy")
+    names = tuple(json.loads((folder / "report.json").read_text(encoding="utf-8"))["source_names"])
+    if len(labels) != num_documents or (num_documents and not 0 <= labels.min() <= labels.max() < len(names)):
+        raise UserError(
+            f"data: {folder}/sources.npy does not fit documents.npy ({num_documents} documents) and the {len(names)} "
+            "sources of report.json; build the corpus again"
+        )
+    return labels, names
 
 
 def check_corpora(stage: PretrainStage, corpora: list[Corpus], lengths: np.ndarray, vocab_size: int) -> None:

@@ -26,7 +26,8 @@ with something changed (`rollout/fork.py`).
 
 What counts in the loss: a completion without verdict, and a cut one where `truncated` is mask, is in neither the
 group's mean nor the normaliser. A completion with advantage 0 is in the normaliser, but is not computed (unless there
-is a KL term, which it would move). Not done: several devices, several turns.
+is a KL term, which it would move). With `tools`, programs that a completion writes are run and their output is fed back
+(`rollout/tools.py`); what was fed is in no loss, no length and no measure. Not done: several devices.
 """
 
 from __future__ import annotations
@@ -48,13 +49,16 @@ from derivatives.rollout import fork
 from derivatives.rollout.audit import Auditor
 from derivatives.rollout.curriculum import Curriculum, limit_at
 from derivatives.rollout.judged import Batch, Group, Judged, Rolled, roll_out, roll_out_step
+from derivatives.rollout.pass_rates import read_pass_rates, with_pass_rates
 from derivatives.rollout.policy_update import PolicyUpdate
 from derivatives.rollout.problems import check_lengths, encode_prompt, read_tasks
 from derivatives.rollout.store import RolloutStore
+from derivatives.rollout.tools import FAULT, FORGED, OUT_OF_TURNS, open_tools
 from derivatives.rollout.vllm_engine import Engine, VllmEngine, open_engine
 from derivatives.training import checkpoint, metrics
 from derivatives.training.loop import Trainer, fingerprint, finished
 from verifiers.api import Task
+from verifiers.breaker import Breaker
 from verifiers.pool import VerifierPool
 
 NUM_KEPT_STEPS = 50
@@ -74,7 +78,7 @@ def run(stage_file: StageFile, out: Path) -> None:
     if finished(stage_file, out):
         return
     check_rl_settings(stage)
-    tasks = read_problems(stage_file, stage)
+    tasks, rates, left_out = read_problems(stage_file, stage)
     fork.begin(stage_file, out)
     trainer = Trainer(stage_file, out)
     check_lengths(tasks, trainer.model, trainer.tokenizer, stage.system, stage.sampling.max_new_tokens)
@@ -85,9 +89,10 @@ def run(stage_file: StageFile, out: Path) -> None:
         Auditor(stage.audit, stage_file.seed, stage.partial_credit)
         if stage.audit is not None
         else nullcontext() as auditor,
-        open_engine(trainer.model, trainer.tokenizer, stage_file.machine.rollout, out) as engine,
+        open_tools(stage.tools, num_workers) as tools,
+        open_engine(trainer.model, trainer.tokenizer, stage_file.machine.rollout, out, tools) as engine,
     ):
-        steps = Steps(stage_file, trainer, tasks, pool, auditor, engine)
+        steps = Steps(stage_file, trainer, tasks, pool, auditor, engine, rates)
         for step in trainer.steps(stage.steps):
             fork.keep(out, step - 1, stage.fork_every)
             started = time.perf_counter()
@@ -105,9 +110,10 @@ def run(stage_file: StageFile, out: Path) -> None:
     steps.store.drop(stage.steps + 1, stage.keep_rollouts, stage.steps)
     curves = ["reward", "solved_fraction", "length", "entropy", "mismatch"]
     curves += ["audit_reward", "audit_truth", "audit_gap"] if auditor is not None else []
+    curves += ["programs", "programs_failed"] if stage.tools is not None else []
     metrics.plot_curves(out, [f"rl/{name}" for name in curves])
     more = {} if auditor is None else {"drift_alarms": auditor.alarms}
-    trainer.finish(problems=len(tasks), verifier=stage.verifier, **more)
+    trainer.finish(problems=len(tasks), verifier=stage.verifier, **left_out, **more)
 
 
 class Steps:
@@ -121,16 +127,17 @@ class Steps:
         pool: VerifierPool,
         auditor: Auditor | None,
         engine: Engine,
+        rates: Sequence[float] | None = None,
     ) -> None:
         stage = stage_file.stage
         assert isinstance(stage, RlStage)
         self.stage, self.seed, self.trainer, self.tasks = stage, stage_file.seed, trainer, tasks
         self.pool, self.auditor, self.engine = pool, auditor, engine
         self.verifiers = [stage.verifier, *(reward.verifier for reward in stage.more_rewards)]
-        self.curriculum = Curriculum(len(tasks), stage_file.seed, stage.curriculum, stage.retire_after)
+        self.faults = Breaker(stage.max_no_verdict)
+        self.curriculum = Curriculum(len(tasks), stage_file.seed, stage.curriculum, stage.retire_after, rates)
         self.update = PolicyUpdate(trainer, stage, stage_file)
-        server = stage_file.machine.rollout
-        self.update.importance_cap = server.importance_cap if server is not None else None
+        self.update.importance_cap = stage.importance_cap if stage_file.machine.rollout is not None else None
         audit = stage.audit.verifier if stage.audit is not None else None
         self.store = RolloutStore(trainer.out, fingerprint(stage_file), self.verifiers, audit)
         self.store.write_problems(tasks)
@@ -161,7 +168,7 @@ class Steps:
         def roll(problems: Sequence[int], before: int) -> list[Group]:
             batch = as_batch([self.tasks[index] for index in problems], self.trainer, self.stage, step, before)
             sampling = self.stage.sampling.model_copy(update={"max_new_tokens": limit})
-            return roll_out(self.engine, self.pool, batch, sampling, self.seed)
+            return roll_out(self.engine, self.pool, batch, sampling, self.seed, self.faults)
 
         def more(wanted: int, already: int) -> list[int]:
             return self.curriculum.more(step, count, wanted, already)
@@ -214,15 +221,25 @@ class Steps:
         return limit_at(step, self.stage.steps, [*self.stage.length_stages, self.stage.sampling.max_new_tokens])
 
 
-def read_problems(stage_file: StageFile, stage: RlStage) -> list[Task]:
-    """All problems of the stage's data, in order. Raises UserError if there are too few for one step."""
+def read_problems(stage_file: StageFile, stage: RlStage) -> tuple[list[Task], list[float] | None, dict[str, int]]:
+    """The problems of the stage, in order; their pass rates, where they were measured; how many were left out and why.
+
+    Raises:
+        UserError: There are too few for one step, or not every problem has one pass rate.
+    """
     tasks = read_tasks(stage_file, stage.data)
+    rates: list[float] | None = None
+    left_out: dict[str, int] = {}
+    if stage.pass_rates is not None:
+        known = read_pass_rates(stage_file, stage.pass_rates.stage)
+        tasks, rates, left_out = with_pass_rates(tasks, known, stage.pass_rates)
     if len(tasks) < stage.prompts_per_step:
+        without = ", ".join(f"{name} {count}" for name, count in left_out.items())
         raise UserError(
             f"stage.prompts_per_step: {stage.prompts_per_step} distinct problems a step, but {', '.join(stage.data)} "
-            f"has {len(tasks)}; lower it or give more problems"
+            f"has {len(tasks)}{f' ({without})' if without else ''}; lower it or give more problems"
         )
-    return tasks
+    return tasks, rates, left_out
 
 
 def as_batch(tasks: Sequence[Task], trainer: Trainer, stage: RlStage, step: int, before: int = 0) -> Batch:
@@ -237,11 +254,11 @@ def describe(groups: Sequence[Group], rollout_s: float, stage: RlStage) -> dict[
     """What the progress log says of a step's rollouts; means are over completions with a verdict.
 
     `solved_any` is the share of problems with a right completion, pass@k with the group's size as k. `tokens` are those
-    drawn, so that the log's tokens per second are of the whole step.
+    drawn (not fed), so that the log's tokens per second are of the whole step.
     """
     every = [one for group in groups for one in group]
     known = [one for one in every if not one.missing]
-    num_tokens = sum(len(one.completion.token_ids) for one in every)
+    num_tokens = sum(one.completion.num_drawn for one in every)
     weights = [reward.weight for reward in stage.more_rewards]
     names = [stage.verifier, *(reward.verifier for reward in stage.more_rewards)] if weights else []
     return {
@@ -257,6 +274,22 @@ def describe(groups: Sequence[Group], rollout_s: float, stage: RlStage) -> dict[
         "no_verdict": _mean([float(one.missing) for one in every]),
         "tokens": num_tokens,
         "rollout_tokens_per_s": round(num_tokens / max(rollout_s, 1e-9), 1),
+        **(describe_tools(every) if stage.tools is not None else {}),
+    }
+
+
+def describe_tools(every: Sequence[Judged]) -> dict[str, float]:
+    """What a step's completions did with their programs: how many ran each, of those the share that failed, the tokens
+    that were fed, and the shares that ran out of turns, wrote an output themselves, or lost their sandbox."""
+    programs = [fed for one in every for fed in one.completion.fed]
+    ends = [one.completion.finish_reason for one in every]
+    return {
+        "programs": len(programs) / len(every),
+        "programs_failed": _mean([float(bool(fed.failed)) for fed in programs]),
+        "fed_tokens": sum(fed.end - fed.start for fed in programs) / len(every),
+        "out_of_turns": ends.count(OUT_OF_TURNS) / len(every),
+        "forged_output": ends.count(FORGED) / len(every),
+        "tool_fault": ends.count(FAULT) / len(every),
     }
 
 

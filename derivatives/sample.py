@@ -21,7 +21,8 @@ along; each is used once.
 Sources: rejection sampling fine-tuning (arXiv:2308.01825), the difficulty filter of DAPO's kind (arXiv:2503.14476).
 Departures: none of the wrong completions is repaired, and no model ranks the right ones; of these the first distinct
 ones are taken, in the order of their draws. Completions that were cut count as wrong in the pass rate and are in no
-pair: a cut text teaches to stop nowhere.
+pair: a cut text teaches to stop nowhere. With `tools`, a completion holds what its programs printed, in blocks of their
+own (`verifiers/tool_text.py`), which sft and dpo leave out of the loss.
 """
 
 from __future__ import annotations
@@ -48,10 +49,12 @@ from corpora.dropped import DropLog, drop_unusable
 from derivatives.rollout.judged import Batch, Group, Judged, Rolled, roll_out
 from derivatives.rollout.problems import check_lengths, encode_prompt, read_tasks
 from derivatives.rollout.store import RolloutStore
+from derivatives.rollout.tools import open_tools
 from derivatives.rollout.vllm_engine import VllmEngine, open_engine
 from derivatives.training.loop import fingerprint, finished, set_up
 from derivatives.training.model import load_model
 from verifiers.api import Outcome, Task
+from verifiers.breaker import Breaker
 from verifiers.pool import VerifierPool
 
 PARTIAL = "data.partial"
@@ -81,8 +84,10 @@ def run(stage_file: StageFile, out: Path) -> None:
     with (
         VerifierPool(num_workers, max_no_verdict=stage.max_no_verdict) as pool,
         Writer(folder) as writer,
-        open_engine(model, tokenizer, stage_file.machine.rollout, out) as engine,
+        open_tools(stage.tools, num_workers) as tools,
+        open_engine(model, tokenizer, stage_file.machine.rollout, out, tools) as engine,
     ):
+        faults = Breaker(stage.max_no_verdict)
         for number, part in enumerate(parts, 1):
             started = time.perf_counter()
             rolled = store.read(number, part, tokenizer)
@@ -97,12 +102,12 @@ def run(stage_file: StageFile, out: Path) -> None:
                 )
                 if isinstance(engine, VllmEngine):
                     engine.sync(0)
-                groups = roll_out(engine, pool, batch, stage.sampling, stage_file.seed)
+                groups = roll_out(engine, pool, batch, stage.sampling, stage_file.seed, faults)
                 rolled = Rolled(list(part), groups, list(range(len(groups))))
                 store.write(number, rolled, [[_score(one) for one in group] for group in groups])
             for index, group in zip(part, rolled.groups, strict=True):
                 sorter.sort(tasks[index], group, writer)
-            num_tokens = sum(len(one.completion.token_ids) for group in rolled.groups for one in group)
+            num_tokens = sum(one.completion.num_drawn for group in rolled.groups for one in group)
             seconds = max(1e-9, time.perf_counter() - started)
             progress.write(number, len(parts), **{
                 "sample/problems": part.stop, "sample/pass_rate": sorter.pass_rate(), "sample/tokens": num_tokens,
@@ -213,7 +218,7 @@ class Sorter:
             else:
                 line = {"id": document.id, "source": task.source, "prompt": task.prompt}
                 writer.write("examples", {**line, "completion": one.completion.text})
-        wrong = [one for one in group if one.verdict.outcome is Outcome.INCORRECT and not one.truncated]
+        wrong = [one for one in group if one.verdict.outcome is Outcome.INCORRECT and one.asked]
         if right and wrong and self.stage.max_pairs:
             usable = self._usable(task, wrong)
             pairs = nearest_pairs([one for one, _ in right], [one for one, _ in usable])

@@ -4,11 +4,12 @@
 
 Reads JSONL of `{"prompt", "completion"}` or `{"messages": [{"role", "content"}, ...]}` from corpus stages or files;
 writes `model/`, `metrics.json`, `progress.jsonl` and `plots/`. A killed run goes on with the same command. Trained are
-the assistant turns' contents and the token that ends each of them.
+the assistant turns' contents and the token that ends each of them, but not what an interpreter said in between
+(a block of output right after one of Python, as `verifiers/tool_text.py` has it), unless `learn_outputs` is on.
 
 Source: Qwen2.5 (arXiv:2412.15115), section 4. Departure: the loss is averaged over the trained tokens of a whole step.
-Not done: tools, images. Longer examples are dropped and counted, never cut. Several processes, adapters, held-out
-measures: `docs/training.md`.
+Not done: tools called by name, images. Longer examples are dropped and counted, never cut. Several processes, adapters,
+held-out measures: `docs/training.md`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from configs.errors import UserError
 from configs.settings.training import SftStage
 from configs.stage import StageFile, run_command
-from derivatives.training.batch import Row
+from derivatives.training.batch import Row, answer_row
 from derivatives.training.chat import encode_example, encode_messages
 from derivatives.training.context import extend
 from derivatives.training.loop import Trainer, finished
@@ -66,7 +67,7 @@ def read_rows(stage_file: StageFile, stage: SftStage, tokenizer: PreTrainedToken
     num_too_long = 0
     for path in data_files(stage_file, stage):
         for where, example in read_jsonl(path):
-            row = encode_row(where, example, stage.system, tokenizer)
+            row = encode_row(where, example, stage.system, tokenizer, stage.learn_outputs)
             if len(row.ids) > stage.max_length:
                 num_too_long += 1
             else:
@@ -112,20 +113,26 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"data: {path} is not a UTF-8 text file; convert it") from error
 
 
-def encode_row(where: str, example: dict[str, Any], system: str | None, tokenizer: PreTrainedTokenizerBase) -> Row:
+def encode_row(
+    where: str,
+    example: dict[str, Any],
+    system: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    learn_outputs: bool = False,
+) -> Row:
     """One example as a row. Raises UserError that names the line."""
     if "messages" in example:
         try:
-            ids, trained = encode_messages(tokenizer, example["messages"], system)
+            ids, trained = encode_messages(tokenizer, example["messages"], system, learn_outputs)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        return Row(ids, loss_weights=[float(flag) for flag in trained], key=where)
+        return answer_row(ids, trained, where)
     for field in ("prompt", "completion"):
         if not isinstance(example.get(field), str):
             found = str(example.get(field))[:80]
             raise UserError(f"{where}: {field}: {found!r} is no text; give prompt and completion, or messages")
-    ids, num_prompt = encode_example(tokenizer, example["prompt"], example["completion"], system)
-    return Row(ids, trained_from=num_prompt, key=where)
+    ids, trained = encode_example(tokenizer, example["prompt"], example["completion"], system, learn_outputs)
+    return answer_row(ids, trained, where)
 
 
 if __name__ == "__main__":

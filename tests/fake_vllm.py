@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from transformers import Qwen2ForCausalLM
 
+from derivatives.training.model import load_tokenizer
+
 Answer = tuple[int, bytes]
 
 
@@ -32,6 +34,7 @@ class FakeVllm:
 
     def __init__(self, folder: Path, max_length: int = 256) -> None:
         self.model = self._read(folder)
+        self.tokenizer = load_tokenizer(folder)
         self.max_length = max_length
         self.calls: list[tuple[str, Any]] = []
         self.replace: dict[str, Answer] = {}
@@ -104,6 +107,10 @@ class FakeVllm:
             return 404, b'{"detail": "Not Found"}'
         return 200, json.dumps(found).encode()
 
+    def _holds(self, stops: list[str], ids: list[int]) -> bool:
+        text = self.tokenizer.decode(ids)
+        return any(stop in text for stop in stops)
+
     @staticmethod
     def _read(folder: Path) -> Qwen2ForCausalLM:
         return Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -132,7 +139,7 @@ class FakeVllm:
             token = int(shares.multinomial(1, generator=random)) if body["temperature"] else int(logits.argmax())
             ids.append(token)
             log_probs.append(float((raw if self.raw else logits).log_softmax(-1)[token]))
-            if token in body["stop_token_ids"]:
+            if token in body["stop_token_ids"] or (body["stop"] and self._holds(body["stop"], ids)):
                 choice["finish_reason"] = "stop"
                 break
         choice |= {"token_ids": ids, "logprobs": {"token_logprobs": log_probs}, "text": "not read"}

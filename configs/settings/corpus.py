@@ -62,15 +62,21 @@ class CorpusSource(Frozen):
     )
     split: Literal["train", "heldout", "test", "all"] = Field(default="train", description="Part of the source.")
     weight: PositiveFloat = Field(default=1.0, description="Share of this source in the mixture, in tokens (relative).")
+    max_epochs: PositiveInt = Field(
+        default=4,
+        description="Times at most that a document of this source is repeated to fill its part of num_tokens; up to "
+        "four are nearly as good as new data (arXiv 2305.16264). What is missing then is a shortfall (on_shortage).",
+    )
     count: PositiveInt | None = Field(
         default=None, description="Documents to draw at most; procedural sources need it."
     )
     params: dict[str, Any] = Field(default_factory=dict, description="Settings of a procedural generator.")
     seed: Seed = Field(default=0, description="Seed of a procedural draw.")
-    style: Literal["plain", "think"] = Field(
+    style: Literal["plain", "think", "tools"] = Field(
         default="plain",
         description="How worked solutions are written: plain is steps, then the boxed answer; think puts the "
-        "steps between <think> and </think> (a cold start for reasoning; only `reasoning_gym/...`).",
+        "steps between <think> and </think> (a cold start for reasoning); tools is a program, what it prints, and the "
+        "boxed answer (a cold start for tool use). The last two only of `reasoning_gym/...`.",
     )
     licences: tuple[str, ...] | None = Field(
         default=None,
@@ -135,16 +141,34 @@ class CorpusStage(StageBase):
         description="Token budget of the mixture (output tokens only); the "
         "achieved count per source is recorded beside the asked one.",
     )
+    on_shortage: Literal["note", "stop"] = Field(
+        default="note",
+        description="What a source does that cannot fill its part of num_tokens in max_epochs: note names the "
+        "shortfall in the report and leaves the other parts as asked; stop ends the stage.",
+    )
     sequence_length: PositiveInt = Field(
         default=512,
         description="Longest packed document in tokens; longer ones are split "
         "(tokens) or dropped with a named reason (examples).",
+    )
+    packing: Literal["none", "best_fit"] = Field(
+        default="none",
+        description="best_fit: write documents sequence by sequence, each of at most sequence_length tokens, none cut "
+        "to fill one up (arXiv 2404.10830), and where sequences begin to sequences.npy (output tokens). Training "
+        "then takes whole sequences.",
     )
     deduplicate: bool = Field(default=True, description="Drop exact duplicates (by normalised text), first one wins.")
     near_duplicates: NearDuplicates | None = Field(
         default=None,
         description="Drop near-duplicates over all sources; of a cluster the longest text is kept, whichever source "
         "it is of. true takes the defaults; empty or false does not look for them.",
+    )
+    duplicate_repositories: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1.0,
+        description="Drop repositories as a whole (forks, mirrors, vendored copies) of whose bytes at least this share "
+        "stands in one other, larger one. true takes 0.7; empty or false does not look for them.",
     )
     decontaminate: tuple[TaskSource, ...] = Field(
         default=(),
@@ -171,6 +195,11 @@ class CorpusStage(StageBase):
     def _near_duplicates_by_word(cls, given: Any) -> Any:
         return ({} if given else None) if isinstance(given, bool) else given
 
+    @field_validator("duplicate_repositories", mode="before")
+    @classmethod
+    def _repositories_by_word(cls, given: Any) -> Any:
+        return (0.7 if given else None) if isinstance(given, bool) else given
+
     @model_validator(mode="after")
     def _cleaning_fits(self) -> CorpusStage:
         for index, source in enumerate(self.sources):
@@ -180,6 +209,16 @@ class CorpusStage(StageBase):
                         f"{self.id}.sources[{index}].{field}: was set with output {self.output!r}; "
                         f"allowed: only with output tokens; remove {field}"
                     )
+        if self.packing != "none" and self.output != "tokens":
+            raise ValueError(
+                f"{self.id}.packing: {self.packing!r} was set with output {self.output!r}; allowed: only with output "
+                "tokens; remove packing"
+            )
+        if self.duplicate_repositories and not self.deduplicate:
+            raise ValueError(
+                f"{self.id}.duplicate_repositories: was set with deduplicate: false; allowed: only beside exact "
+                "duplicates; remove deduplicate"
+            )
         if self.near_duplicates and not self.deduplicate:
             raise ValueError(
                 f"{self.id}.near_duplicates: was set with deduplicate: false; allowed: only beside exact "

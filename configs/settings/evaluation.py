@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from configs.settings.common import Fraction, Frozen, Sampling, StageBase, StageId, TaskSource
 from configs.settings.corpus import CorpusSource
+from configs.settings.tools import ToolUse, check_room
 
 
 class EvaluateStage(StageBase):
@@ -24,6 +25,11 @@ class EvaluateStage(StageBase):
     sampling: Sampling = Field(
         default=Sampling(),
         description="How the k samples of pass@k are drawn; greedy pass@1 ignores all but max_new_tokens.",
+    )
+    tools: ToolUse | None = Field(
+        default=None,
+        description="Run the programs that an answer writes and feed back what they print, for every model; `{}` takes "
+        "the defaults.",
     )
     num_samples: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Samples per problem for unbiased pass@k; 0 skips it."
@@ -48,6 +54,11 @@ class EvaluateStage(StageBase):
     max_no_verdict: Fraction = Field(
         default=0.1, description="The stage stops when more than this share of the latest verdicts is missing."
     )
+
+    @model_validator(mode="after")
+    def _room_for_outputs(self) -> EvaluateStage:
+        check_room(self.id, self.tools, self.sampling.max_new_tokens)
+        return self
 
 
 class Gate(Frozen):

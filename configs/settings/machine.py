@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from configs.errors import UserError
 from configs.settings.common import Frozen
 from configs.settings.rollout import RolloutServer
 
 RANKED_KINDS = ("pretrain", "sft", "dpo")
 """Stage kinds that run on all processes of a machine profile; every other kind runs in one."""
+
+
+class CorpusWorkers(Frozen):
+    """Who does the tasks of a corpus stage (`corpora/executors`); the corpus is the same whoever does."""
+
+    executor: Literal["processes", "dask"] = Field(
+        default="processes",
+        description="processes: of the machine that the stage runs on. dask: workers of a Dask cluster (needs the "
+        "extra `cluster`).",
+    )
+    workers: PositiveInt | None = Field(
+        default=None,
+        description="Tasks at a time; empty takes num_threads, else the cores. A running scheduler has its own "
+        "workers.",
+    )
+    address: str | None = Field(
+        default=None,
+        description="A running Dask scheduler, tcp://HOST:8786, whose workers share the folder of the run; empty "
+        "starts a Dask cluster on this machine.",
+    )
+
+    @model_validator(mode="after")
+    def _address_is_dasks(self) -> CorpusWorkers:
+        if self.address is not None and self.executor != "dask":
+            raise ValueError(
+                f"corpora.address: {self.address!r} was given with executor {self.executor!r}; allowed: only with "
+                "executor: dask; add that or remove the address"
+            )
+        if self.address is not None and self.workers is not None:
+            raise ValueError(
+                f"corpora.workers: {self.workers} was given with the address of a running scheduler, which has its own "
+                "workers; remove workers"
+            )
+        return self
 
 
 class Machine(Frozen):
@@ -19,6 +55,12 @@ class Machine(Frozen):
     name: str = Field(description="Profile name: cpu, one-gpu, eight-gpu.")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where tensors live.")
     num_processes: PositiveInt = Field(default=1, description="Ranks of pretrain, sft and dpo; others run in one.")
+    tensor_parallel: PositiveInt = Field(
+        default=1,
+        description="Ranks that share each layer: its heads and its intermediate width are cut over them, and they "
+        "train on the same rows. Divides num_processes and the model's attention heads, key/value heads and "
+        "intermediate size; 1 cuts no layer.",
+    )
     num_threads: PositiveInt | None = Field(
         default=None,
         description="CPU threads of torch per process; empty takes all cores. Bit-exact resume needs the same number.",
@@ -49,6 +91,9 @@ class Machine(Frozen):
         description="Run decoder layers and the supervised loss through torch.compile: changes results by rounding; "
         "made for GPUs, needs Triton there and a C++ compiler on CPU, and costs up to a minute at the start.",
     )
+    corpora: CorpusWorkers = Field(
+        default_factory=CorpusWorkers, description="Who does the tasks of a corpus stage; empty takes processes."
+    )
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         default=(),
         description="Where the lines of progress.jsonl go as well, through accelerate's trackers; one that fails is "
@@ -73,6 +118,50 @@ class Machine(Frozen):
         "...; empty runs plain python -m.",
     )
 
+    @model_validator(mode="after")
+    def _axes_fit(self) -> Machine:
+        if self.num_processes % self.tensor_parallel:
+            known = ", ".join(map(str, divisors(self.num_processes)))
+            raise ValueError(
+                f"tensor_parallel: {self.tensor_parallel} does not divide num_processes = {self.num_processes}; "
+                f"allowed: {known}"
+            )
+        if self.tensor_parallel > 1 and self.compile:
+            raise ValueError(
+                f"compile: true was given with tensor_parallel = {self.tensor_parallel}, whose exchanges inside layers "
+                "are not compiled; set compile: false or tensor_parallel: 1"
+            )
+        return self
+
     def for_kind(self, kind: str) -> Machine:
         """The profile as a stage of this kind uses it: one process without a launcher, but for `RANKED_KINDS`."""
-        return self if kind in RANKED_KINDS else self.model_copy(update={"num_processes": 1, "launcher": ()})
+        alone = {"num_processes": 1, "tensor_parallel": 1, "launcher": ()}
+        return self if kind in RANKED_KINDS else self.model_copy(update=alone)
+
+
+def divisors(number: int) -> list[int]:
+    """Whole numbers that divide another one.
+
+    >>> divisors(12)
+    [1, 2, 3, 4, 6, 12]
+    """
+    return [one for one in range(1, number + 1) if number % one == 0]
+
+
+def require_divides(tensor_parallel: int, sizes: Mapping[str, int]) -> None:
+    """Every layer can be cut into so many equal parts.
+
+    Args:
+        tensor_parallel: The profile's field.
+        sizes: Numbers of the model that are cut, by their names in config.json.
+
+    Raises:
+        UserError: One is not divided; it is named, with what divides all of them.
+    """
+    for name, size in sizes.items():
+        if size % tensor_parallel:
+            known = [one for one in divisors(size) if not any(other % one for other in sizes.values())]
+            raise UserError(
+                f"machine.tensor_parallel: {tensor_parallel} does not divide the model's {name} = {size}; allowed: "
+                f"{', '.join(map(str, known))}; lower it in the machine profile (the other processes share out rows)"
+            )

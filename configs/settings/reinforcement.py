@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from configs.errors import UserError
 from configs.settings.common import Fraction, Frozen, NonNegativeFloat, Sampling, StageBase, TaskSource
+from configs.settings.tools import ToolUse, check_room
 from configs.settings.training import Optimization
 
 
@@ -31,6 +32,24 @@ class Audit(Frozen):
         description="Alarm when the reward has risen by more than this (a share of the samples) beyond what the "
         "second verifier confirms, and by more than chance explains.",
     )
+
+
+class PassRates(Frozen):
+    """How often each problem was solved before the stage, as a sample stage measured it."""
+
+    stage: str = Field(description="Sample stage that measured every problem of the stage's data.")
+    between: tuple[Fraction, Fraction] = Field(
+        default=(0.0, 1.0), description="Smallest and largest pass rate of the problems that are trained on."
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> PassRates:
+        low, high = self.between
+        if low > high:
+            raise ValueError(
+                f"pass_rates.between: [{low:g}, {high:g}] has no rate in it; allowed: the smaller one first; swap them"
+            )
+        return self
 
 
 class ForkPoint(Frozen):
@@ -65,6 +84,11 @@ class RlStage(StageBase, Optimization):
         default=1, description="Optimizer updates per rollout batch; 1 is exactly on-policy."
     )
     sampling: Sampling = Field(default=Sampling(), description="How rollouts are drawn.")
+    tools: ToolUse | None = Field(
+        default=None,
+        description="Run the programs that a completion writes and feed back what they print; `{}` takes the defaults. "
+        "What is fed is in no loss.",
+    )
     clip_low: Fraction | None = Field(
         default=None, description="Lower clip of the probability ratio (1 - clip_low); empty takes the loss's own."
     )
@@ -101,6 +125,11 @@ class RlStage(StageBase, Optimization):
     curriculum: bool = Field(
         default=True, description="Draw problems that were neither always nor never solved more often."
     )
+    pass_rates: PassRates | None = Field(
+        default=None,
+        description="Pass rates that a sample stage measured, from which the curriculum starts; empty starts it with "
+        "every problem unknown.",
+    )
     retire_after: PositiveInt | None = Field(
         default=None,
         description="Visits in a row after which a problem that all (or none) of its completions solve is drawn no "
@@ -120,6 +149,12 @@ class RlStage(StageBase, Optimization):
         default=(),
         description="Verifiers beside `verifier`: the reward is the sum of all scores, each times its weight. Without "
         "one of the verdicts a completion has none.",
+    )
+    importance_cap: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = Field(
+        default=2.0,
+        description="Where a server draws (rollout of the machine profile): largest weight of a token in the policy "
+        "loss, which is its probability under the trainer over that under the server (truncated importance sampling, "
+        "see derivatives/losses/importance.py).",
     )
     partial_credit: bool = Field(
         default=False,
@@ -152,6 +187,12 @@ class RlStage(StageBase, Optimization):
                 f"{self.id}.retire_after: {self.retire_after} was given with curriculum off, which draws every problem "
                 f"once an epoch; allowed: only with curriculum; set {self.id}.curriculum=true"
             )
+        if self.pass_rates is not None and not self.curriculum and self.pass_rates.between == (0.0, 1.0):
+            raise ValueError(
+                f"{self.id}.pass_rates: with curriculum off and no bounds the rates of {self.pass_rates.stage} change "
+                f"nothing; allowed: curriculum, or bounds; set {self.id}.pass_rates.between=[0.1, 0.9]"
+            )
+        check_room(self.id, self.tools, min([*self.length_stages, self.sampling.max_new_tokens]))
         limits = [*self.length_stages, self.sampling.max_new_tokens]
         if any(longer <= shorter for shorter, longer in zip(limits, limits[1:], strict=False)):
             raise ValueError(
@@ -189,6 +230,10 @@ class SampleStage(StageBase):
     verifier: str = Field(default="math", description="Verifier that decides what is right (registry name).")
     num_samples: PositiveInt = Field(default=8, description="Completions per problem.")
     sampling: Sampling = Field(default=Sampling(), description="How completions are drawn.")
+    tools: ToolUse | None = Field(
+        default=None,
+        description="Run the programs that a completion writes and feed back what they print; `{}` takes the defaults.",
+    )
     max_examples: PositiveInt = Field(
         default=4, description="Correct, distinct completions of a problem that become examples, at most."
     )
@@ -222,6 +267,7 @@ class SampleStage(StageBase):
 
     @model_validator(mode="after")
     def _some_difficulty(self) -> SampleStage:
+        check_room(self.id, self.tools, self.sampling.max_new_tokens)
         if self.min_pass_rate > self.max_pass_rate:
             raise ValueError(
                 f"{self.id}.min_pass_rate: {self.min_pass_rate} is above max_pass_rate {self.max_pass_rate}, which no "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -44,17 +44,29 @@ class RolloutServer(Frozen):
     start_timeout_s: PositiveFloat = Field(default=900.0, description="Seconds until the server must be ready.")
     request_timeout_s: PositiveFloat = Field(default=1800.0, description="Seconds until a completion must be there.")
     sync_timeout_s: PositiveFloat = Field(default=600.0, description="Seconds until new weights must be loaded.")
+    weights: Literal["auto", "collective", "disk"] = Field(
+        default="auto",
+        description="How new weights reach the server: broadcast to its workers over loopback (collective), or through "
+        "files of the stage's folder (disk). auto takes the first for a started server and the second for one at "
+        "`address`, or where the first fails to be set up.",
+    )
     max_concurrency: PositiveInt = Field(default=256, description="Completions asked for at once.")
     max_probe_distance: PositiveFloat | None = Field(
         default=None,
         description="Nats per token, in the mean, that the server's log-probabilities of a fixed text may be off after "
         "a sync; empty takes 0.001 for fp32 and 0.05 for bf16.",
     )
-    importance_cap: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = Field(
-        default=2.0,
-        description="Largest weight of a token in the policy loss, which is its probability under the trainer over "
-        "that under the server (truncated importance sampling, see derivatives/losses/importance.py).",
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_where_it_runs_only(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "importance_cap" in given:
+            raise ValueError(
+                f"rollout.importance_cap: {given['importance_cap']!r} changes what a stage computes, and a machine "
+                f"profile is in no digest; allowed: in the recipe's rl stage; take it out and set "
+                f"rl.importance_cap={given['importance_cap']}"
+            )
+        return given
 
     @field_validator("command")
     @classmethod

@@ -183,6 +183,11 @@ class SftStage(StageBase, Optimization, Supervised):
         default=1024, description="Tokens of prompt and completion; longer examples are dropped and counted."
     )
     system: str | None = Field(default=None, description="System prompt put before every conversation that has none.")
+    learn_outputs: bool = Field(
+        default=False,
+        description="Train also on what an interpreter said in an answer (```output right after ```python). Off, it is "
+        "context alone: the model reads it, and learns not to make it up.",
+    )
     context: Context | None = Field(
         default=None,
         description="Move the model to a longer context; empty leaves it as it is. Later stages take it over.",

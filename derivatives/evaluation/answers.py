@@ -21,13 +21,16 @@ from derivatives.evaluation.formats import (
     own_answer,
 )
 from derivatives.rollout.engine import Completion, RolloutEngine
-from verifiers.api import Outcome, Task, Verdict
+from derivatives.rollout.judged import own_verdict
+from derivatives.rollout.tools import FAULT, FORGED
+from verifiers.api import Outcome, Task, Verdict, incorrect
+from verifiers.breaker import Breaker
 from verifiers.pool import VerifierPool
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One judged completion."""
+    """One judged completion. `num_tokens` are those that the model drew; programs are those that were run for it."""
 
     completion: str
     extracted: str | None
@@ -35,6 +38,7 @@ class Answer:
     reason: str
     num_tokens: int
     truncated: bool
+    num_programs: int = 0
 
     @property
     def correct(self) -> bool:
@@ -46,13 +50,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asking:
-    """How problems are put and judged; the same for all models but for the format."""
+    """How problems are put and judged; the same for all models but for the format. `faults` counts those of the
+    sandbox, where answers may use tools."""
 
     pool: VerifierPool
     examples: Examples
     num_examples: int
     system: str | None
     seed: int
+    faults: Breaker | None = None
 
 
 def ask(
@@ -65,7 +71,12 @@ def ask(
 
     def submit(index: int, sample: int, completion: Completion) -> None:
         text = own_answer(completion.text) if form == FEW_SHOT else completion.text
-        judged[index, sample] = text, asking.pool.submit(tasks[index], text)
+        if asking.faults is not None and (completion.fed or completion.fault):
+            own = own_verdict(completion) or incorrect("")
+            too_many = asking.faults.note(own, f"the program of an answer to task {tasks[index].id!r}")
+            if too_many is not None:
+                raise too_many
+        judged[index, sample] = text, _verdict(asking.pool, tasks[index], completion, text)
 
     keys = [f"{form}/{number}/{task.id}" for number, task in enumerate(tasks)]
     stop = NEXT_QUESTION if form == FEW_SHOT else None
@@ -74,6 +85,16 @@ def ask(
         [_answer(completion, *judged[index, sample], form) for sample, completion in enumerate(group)]
         for index, group in enumerate(groups)
     ]
+
+
+def _verdict(pool: VerifierPool, task: Task, completion: Completion, text: str) -> Future[Verdict]:
+    """Of a verifier, also on an answer that was cut; of none where an output was forged or the sandbox failed."""
+    own = own_verdict(completion) if completion.finish_reason in (FORGED, FAULT) else None
+    if own is None:
+        return pool.submit(task, text)
+    settled: Future[Verdict] = Future()
+    settled.set_result(own)
+    return settled
 
 
 def _encode(engine: RolloutEngine, task: Task, form: str, asking: Asking, room: int) -> list[int]:
@@ -85,5 +106,8 @@ def _encode(engine: RolloutEngine, task: Task, form: str, asking: Asking, room: 
 
 def _answer(completion: Completion, text: str, future: Future[Verdict], form: str) -> Answer:
     verdict = future.result()
-    ended = completion.finish_reason != "length" or (form == FEW_SHOT and NEXT_QUESTION in completion.text)
-    return Answer(text, verdict.extracted, verdict.outcome.value, verdict.reason, len(completion.token_ids), not ended)
+    ended = completion.finish_reason == "stop" or (form == FEW_SHOT and NEXT_QUESTION in completion.text)
+    return Answer(
+        text, verdict.extracted, verdict.outcome.value, verdict.reason, completion.num_drawn, not ended,
+        len(completion.fed),
+    )  # fmt: skip

@@ -67,7 +67,7 @@ def model_figures(model: ModelAnswers, tasks: Sequence[Task], confidence: float,
     if model.sampled:
         interval = bootstrap_mean(chances(model), confidence, seed)
         sampled = {"k": len(model.sampled[0]), **interval, "problems": len(model.sampled)}
-    num = len(model.greedy)
+    num, programs = len(model.greedy), sum(answer.num_programs for answer in model.greedy)
     return {
         "pass@1": accuracy(model.greedy, confidence),
         "by_task": {name: accuracy(answers, confidence) for name, answers in by_task.items()},
@@ -77,6 +77,7 @@ def model_figures(model: ModelAnswers, tasks: Sequence[Task], confidence: float,
         "bits_per_byte": dict(model.bits_per_byte),
         "mean_tokens": sum(answer.num_tokens for answer in model.greedy) / num,
         "truncated_fraction": sum(answer.truncated for answer in model.greedy) / num,
+        **({"mean_programs": programs / num} if programs else {}),
     }
 
 

@@ -1,9 +1,10 @@
 """Next-token losses from hidden states and the head's weight, without ever holding [tokens, vocabulary].
 
 The head is applied to a chunk of tokens at a time. `chunked_cross_entropy` works out its gradients in the forward pass,
-where a chunk's probabilities are at hand; `chunked_log_probs` keeps one number per token and makes the logits
-again in the backward pass, because the gradient that comes in is per token. Logits are products in the working
-precision, taken to FP32 at once; sums are FP32. Tokens without weight or target are left out before the product.
+where a chunk's probabilities are at hand; `chunked_log_probs` keeps one number per token and makes the logits again in
+the backward pass, because the gradient that comes in is per token; it holds those of one block of ids at a time. Logits
+are products in the working precision, taken to FP32 at once; sums are FP32. Tokens without weight or target are left
+out before the product.
 
 Sources: the idea is that of Cut Your Losses (arXiv:2411.09009) and Liger Kernel (arXiv:2410.10989), without kernels.
 
@@ -12,7 +13,7 @@ Shape letters: T tokens, D hidden size, V vocabulary, C tokens of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,8 +29,6 @@ KEPT_BYTES, MAX_CHUNK_TOKENS = 2**27, 1024
 """Logits of a chunk in the working precision that `chunked_cross_entropy` keeps between its two readings."""
 MIN_BLOCK = 512
 """Fewest ids of a block of the vocabulary."""
-MIN_LOG_PROB = -1e4
-"""Stands for minus infinity where it meets a probability of 0; e to it is 0 in FP32."""
 
 
 def chunked_cross_entropy(
@@ -79,13 +78,6 @@ def chunks(num_tokens: int, head_VD: Tensor) -> Iterator[slice]:
     size = CUDA_CHUNK_TOKENS if head_VD.is_cuda else max(MIN_CHUNK_TOKENS, CHUNK_LOGITS // len(head_VD))
     for start in range(0, num_tokens, size):
         yield slice(start, min(start + size, num_tokens))
-
-
-def _logits(hidden_CD: Tensor, head_VD: Tensor, num_real_tokens: int | None) -> Tensor:
-    logits_CV = (hidden_CD @ head_VD.t()).float()
-    if num_real_tokens is not None and num_real_tokens < len(head_VD):
-        logits_CV[:, num_real_tokens:] = float("-inf")
-    return logits_CV
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -192,13 +184,19 @@ class _LogProbs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature: float, num_real_tokens: int | None
     ) -> tuple[Tensor, Tensor]:
+        head_RD = head_VD[:num_real_tokens]
         log_probs_T = torch.empty(len(hidden_TD), dtype=torch.float32, device=hidden_TD.device)
         entropy_T, log_sum_T = torch.empty_like(log_probs_T), torch.empty_like(log_probs_T)
-        for part in chunks(len(hidden_TD), head_VD):
-            logits_CV = _logits(hidden_TD[part], head_VD, num_real_tokens).div_(temperature)
-            log_sum_T[part] = logits_CV.logsumexp(1)
-            log_probs_T[part] = logits_CV.gather(1, targets_T[part, None]).squeeze(1) - log_sum_T[part]
-            entropy_T[part] = _entropy(logits_CV.sub_(log_sum_T[part, None]))
+        parts, blocks, logits = _pieces(hidden_TD, head_RD, temperature)
+        for part in parts:
+            target_C, *sums = _read_once((logits(part, block) for block in blocks), _places(targets_T[part], blocks))
+            largest_CN, sum_CN, weighted_CN = (torch.stack(one, dim=1) for one in sums)
+            log_sum_C1 = (largest_CN + sum_CN.log()).logsumexp(1, keepdim=True)
+            log_sum_T[part] = log_sum_C1.squeeze(1)
+            log_probs_T[part] = target_C - log_sum_T[part]
+            # Entropy is the mean of log_sum - logit; a block's share of it is of one sign, so nothing cancels.
+            distance_CN = sum_CN * (log_sum_C1 - largest_CN) - weighted_CN
+            entropy_T[part] = ((largest_CN - log_sum_C1).exp() * distance_CN).sum(1)
         ctx.save_for_backward(hidden_TD, head_VD, targets_T, log_sum_T, entropy_T)
         ctx.temperature, ctx.num_real_tokens = temperature, num_real_tokens
         return log_probs_T, entropy_T
@@ -206,28 +204,69 @@ class _LogProbs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden_TD, head_VD, targets_T, log_sum_T, entropy_T = ctx.saved_tensors
-        grad_log_prob_T, grad_entropy_T = gradients
+        grad_log_prob_T, grad_entropy_T = gradients[0] / ctx.temperature, gradients[1] / ctx.temperature
         wants_entropy = bool(grad_entropy_T.any())
-        grad_hidden_TD = torch.empty_like(hidden_TD) if ctx.needs_input_grad[0] else None
-        grad_head_VD = torch.zeros_like(head_VD, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for part in chunks(len(hidden_TD), head_VD):
-            log_probs_CV = _logits(hidden_TD[part], head_VD, ctx.num_real_tokens).div_(ctx.temperature)
-            log_probs_CV.sub_(log_sum_T[part, None])
-            probs_CV = log_probs_CV.exp()
-            # d log p(target) / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
-            factor_CV = -grad_log_prob_T[part, None]
-            if wants_entropy:
-                inner_CV = log_probs_CV.clamp_(min=MIN_LOG_PROB).add_(entropy_T[part, None])
-                factor_CV = factor_CV - inner_CV.mul_(grad_entropy_T[part, None])
-            grad_CV = probs_CV.mul_(factor_CV).scatter_add_(1, targets_T[part, None], grad_log_prob_T[part, None])
-            grad_logits_CV = grad_CV.div_(ctx.temperature).to(head_VD.dtype)
-            if grad_hidden_TD is not None:
-                torch.mm(grad_logits_CV, head_VD, out=grad_hidden_TD[part])
+        wants_hidden, wants_head = ctx.needs_input_grad[:2]
+        summed_TD = torch.zeros_like(hidden_TD, dtype=torch.float32) if wants_hidden else None
+        grad_head_VD = torch.zeros_like(head_VD) if wants_head else None
+        parts, blocks, logits = _pieces(hidden_TD, head_VD[: ctx.num_real_tokens], ctx.temperature)
+        places = [_places(targets_T[part], blocks) for part in parts]
+        for number, block in enumerate(blocks):  # and its tokens inside, so that only a block's sum is in FP32
+            summed_BD = torch.zeros_like(head_VD[block], dtype=torch.float32)
+            for part, places_of in zip(parts, places, strict=True):
+                rows, columns = places_of[number]
+                grad_log_prob_C1 = grad_log_prob_T[part, None]
+                # d log p(target) / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
+                log_probs_CB = logits(part, block).sub_(log_sum_T[part, None])
+                if wants_entropy:
+                    inner_CB = (log_probs_CB + entropy_T[part, None]).mul_(grad_entropy_T[part, None])
+                    grad_CB = log_probs_CB.exp_().mul_(inner_CB.add_(grad_log_prob_C1).neg_())
+                else:
+                    grad_CB = log_probs_CB.exp_().mul_(-grad_log_prob_C1)
+                grad_CB[rows, columns] += grad_log_prob_C1[rows, 0]
+                grad_logits_CB = grad_CB.to(head_VD.dtype)
+                if summed_TD is not None:
+                    summed_TD[part] += grad_logits_CB @ head_VD[block]
+                if wants_head:
+                    summed_BD += grad_logits_CB.t() @ hidden_TD[part]
             if grad_head_VD is not None:
-                grad_head_VD += grad_logits_CV.t() @ hidden_TD[part]
-        return grad_hidden_TD, None if grad_head_VD is None else grad_head_VD.to(head_VD.dtype), None, None, None
+                grad_head_VD[block] = summed_BD
+        return None if summed_TD is None else summed_TD.to(hidden_TD.dtype), grad_head_VD, None, None, None
 
 
-def _entropy(log_probs_CV: Tensor) -> Tensor:
-    """Entropy [C] in nats; a probability of 0 adds nothing."""
-    return -(log_probs_CV.exp() * log_probs_CV.clamp(min=MIN_LOG_PROB)).sum(1)
+def _pieces(
+    hidden_TD: Tensor, head_RD: Tensor, temperature: float
+) -> tuple[list[slice], list[slice], Callable[[slice, slice], Tensor]]:
+    """Chunks of tokens, blocks of the vocabulary, and what gives the FP32 logits of both, valid until the next call."""
+    chunk = CUDA_CHUNK_TOKENS if head_RD.is_cuda else MAX_CHUNK_TOKENS
+    chunk = max(1, min(chunk, len(hidden_TD)))
+    parts = [slice(start, min(start + chunk, len(hidden_TD))) for start in range(0, len(hidden_TD), chunk)]
+    blocks = _blocks(chunk, head_RD)
+    size = chunk * max(block.stop - block.start for block in blocks)
+    rounded = hidden_TD.new_empty(size)  # once, as fresh memory costs as much as what is done in it
+    floats = torch.empty(size, dtype=torch.float32, device=hidden_TD.device)
+
+    def logits(part: slice, block: slice) -> Tensor:
+        rounded_CB = _piece(rounded, part.stop - part.start, block, first=True)
+        torch.mm(hidden_TD[part], head_RD[block].t(), out=rounded_CB)
+        exact_CB = _piece(floats, part.stop - part.start, block, first=True).copy_(rounded_CB)
+        return exact_CB if temperature == 1.0 else exact_CB.div_(temperature)
+
+    return parts, blocks, logits
+
+
+def _read_once(
+    logits: Iterator[Tensor], places: list[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
+    """The targets' logits; for each block the largest logit, the sum of e^(logit - largest), and the sum of that times
+    (logit - largest)."""
+    target_C = torch.empty(sum(len(rows) for rows, _ in places), dtype=torch.float32, device=places[0][0].device)
+    largest, sums, weighted = [], [], []
+    for logits_CB, (rows, columns) in zip(logits, places, strict=True):
+        target_C[rows] = logits_CB[rows, columns]
+        largest_C1 = logits_CB.amax(1, keepdim=True)
+        exponents_CB = logits_CB.sub_(largest_C1).exp()
+        largest.append(largest_C1.squeeze(1))
+        sums.append(exponents_CB.sum(1))
+        weighted.append(exponents_CB.mul_(logits_CB).sum(1))
+    return target_C, largest, sums, weighted

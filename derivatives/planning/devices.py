@@ -47,6 +47,12 @@ class Device:
     """FLOP/s in bf16."""
     num_processes: int
     num_threads: int | None
+    tensor_parallel: int = 1
+
+    @property
+    def num_data(self) -> int:
+        """Shares that a step's rows are cut into."""
+        return self.num_processes // self.tensor_parallel
 
 
 def device_of(machine: Machine) -> Device:
@@ -60,6 +66,7 @@ def device_of(machine: Machine) -> Device:
             machine.peak_tflops * 1e12 if machine.peak_tflops else None,
             machine.num_processes,
             machine.num_threads,
+            machine.tensor_parallel,
         )
     given = machine.memory_gb, machine.memory_bandwidth_gb_s, machine.peak_tflops
     name = machine.gpu or DEFAULT_GPU
@@ -74,7 +81,14 @@ def device_of(machine: Machine) -> Device:
     )
     assert memory and bandwidth and peak
     return Device(
-        "cuda", name, memory * 1e9, bandwidth * 1e9, peak * 1e12, machine.num_processes, machine.num_threads
+        "cuda",
+        name,
+        memory * 1e9,
+        bandwidth * 1e9,
+        peak * 1e12,
+        machine.num_processes,
+        machine.num_threads,
+        machine.tensor_parallel,
     )
 
 

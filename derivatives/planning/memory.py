@@ -13,6 +13,8 @@ exact to 8 bytes there; with E hidden, A query, K key-value and F intermediate w
     selective   6 E + 4 A + 4 H + 4 K + 4 F      (with adapters + 14 r, and the products of the narrow ones)
     full        2 E
 
+Where T ranks share each layer (`tensor_parallel`), A, H, K and F are divided by T; E is not.
+
 Documents of at most `SHORT_DOCUMENT` tokens attend without a fused kernel on CPU: scores are kept in place of sums.
 There documents of different lengths are padded as well (`PADDING`).
 
@@ -36,6 +38,8 @@ THIN = 8
 CHUNK_LOGITS, MIN_CHUNK_TOKENS, CUDA_CHUNK_TOKENS = 2**21, 256, 1024
 KEPT_BYTES, MAX_CHUNK_TOKENS = 2**27, 1024
 """As in `derivatives/losses/cross_entropy.py`."""
+BY_INPUTS = ("o_proj", "down_proj")
+"""As in `derivatives/training/tensor_parallel.py`: maps whose outputs are not cut."""
 NUM_SLOTS, CPU_CACHE_BYTES, CACHE_SHARE = 256, 2 * 2**30, 0.3
 PREFILL_TOKENS = {"cpu": 4096, "cuda": 32_768}
 """As in `derivatives/rollout/engine.py`."""
@@ -75,9 +79,11 @@ class Load:
     num_rows: int = 2
     """Rows of one step on one rank; gradients of earlier ones are there while the last goes forward."""
     trained_tokens: int = 8192
-    """Tokens of a row that the output projection is applied to."""
+    """Tokens of a row that the output projection is applied to, by one rank."""
     document_tokens: int = 1024
     num_processes: int = 1
+    tensor_parallel: int = 1
+    """Of them, those that share each layer."""
     has_reference: bool = False
     drawing: Drawing | None = None
     process_bytes: float | None = None
@@ -135,7 +141,8 @@ def _held(load: Load) -> dict[str, float]:
     if sharded:
         # Two layers (one is fetched ahead) and the root, gathered; a layer's gradient before it is summed.
         root = shape.parameters - shape.layers * shape.layer_parameters
-        found["gathered"] = (2 * shape.layer_parameters + root) * each + max(shape.layer_parameters, root) * FP32
+        layer = shape.layer_parameters / load.tensor_parallel
+        found["gathered"] = (2 * layer + root) * each + max(layer, root) * FP32
     if load.has_reference and load.rank is None:  # with adapters the reference is the model with them off
         found["reference"] = shape.parameters * each
     return found
@@ -166,21 +173,24 @@ def layer_bytes(load: Load, mode: Mode) -> float:
     """Bytes that one layer keeps of one token for the backward pass."""
     shape = load.shape
     wide = _bytes(load) / BF16
-    hidden, query, kv, inner = shape.hidden, shape.query_width, shape.kv_width, shape.intermediate
+    hidden, parts = shape.hidden, load.tensor_parallel
+    query, kv, inner = (width // parts for width in (shape.query_width, shape.kv_width, shape.intermediate))
+    heads = shape.heads // parts
     if mode == "full":
         return 2 * hidden * wide
     short = load.device == "cpu" and load.precision == "bf16" and load.document_tokens <= SHORT_DOCUMENT
-    sums = 4 * shape.heads
+    sums = 4 * heads
     if mode == "selective":
         attention: float = 2 * query if short else 4 * query + sums
         if load.device == "cpu" and not short:
             attention += 2 * query * (PADDING - 1)
         low = 0
         if load.rank is not None:
-            outputs = [shape.linear_maps()[name][1] for name in load.targets if name in shape.linear_maps()]
+            sizes = {name: out // (1 if name in BY_INPUTS else parts) for name, (_, out) in shape.linear_maps().items()}
+            outputs = [sizes[name] for name in load.targets if name in sizes]
             low = BF16 * (load.rank * len(outputs) + sum(out for out in outputs if out <= THIN * load.rank))
         return (6 * hidden + attention + 4 * kv + 4 * inner + low) * wide
-    scores = float(2 * shape.heads * load.document_tokens if short else sums)
+    scores = float(2 * heads * load.document_tokens if short else sums)
     norms = 16 * hidden if load.rank is None else 12 * hidden + BF16 * load.rank * len(load.targets)
     attended = 4 * query + scores + 4 * kv
     if load.device == "cpu":

@@ -11,8 +11,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from configs.errors import UserError
 from configs.schema import Stage
 from configs.settings.evaluation import EvaluateStage
+from configs.settings.machine import divisors, require_divides
 from configs.settings.reinforcement import RlStage, SampleStage
 from configs.settings.training import DpoStage, Optimization, Supervised
 from derivatives.planning.amounts import Amount, Known, amount_of
@@ -105,7 +107,7 @@ def load_of(stage: Stage, shape: Shape, device: Device, amount: Amount) -> Load 
         return replace(base, precision=precision, trains=False) if drawing is not None else None
     if not isinstance(stage, Optimization):
         return None
-    tokens = (work.tokens if work else stage.micro_batch_tokens) / device.num_processes
+    tokens = (work.tokens if work else stage.micro_batch_tokens) / device.num_data
     row = max(1, int(min(stage.micro_batch_tokens, tokens)))
     trained = row * (work.trained / work.tokens) if work and work.tokens else row
     if stage.lora is not None:
@@ -116,9 +118,10 @@ def load_of(stage: Stage, shape: Shape, device: Device, amount: Amount) -> Load 
         recompute=stage.recompute,
         row_tokens=row,
         num_rows=max(1, math.ceil(tokens / stage.micro_batch_tokens)),
-        trained_tokens=max(1, int(trained)),
+        trained_tokens=max(1, int(trained / device.tensor_parallel)),
         document_tokens=max(1, round(work.document_tokens)) if work else 1024,
         num_processes=device.num_processes,
+        tensor_parallel=device.tensor_parallel,
         has_reference=isinstance(stage, RlStage) and stage.kl_coefficient > 0,
     )
 
@@ -157,6 +160,10 @@ def predict(asked: Asked, found: Found | None, why_untimed: str = "") -> Predict
     line = replace(line, memory=memory, limit=memory_limit(device), devices=device.num_processes)
     if memory.total > memory_limit(device):
         line = replace(line, refusal=_refusal(stage, memory, device), remedies=tuple(remedies(asked)))
+    try:
+        require_divides(load.tensor_parallel, load.shape.cut_sizes())
+    except UserError as error:
+        line = replace(line, refusal=f"{stage.id}: {error}", remedies=(_fewer_parts(load),))
     if amount.unknown:
         return replace(line, unpredicted=amount.unknown)
     tokens, steps = _tokens(amount)
@@ -255,10 +262,33 @@ def _as_settings(stage_id: str, before: Load, after: Load) -> str:
 
 
 def _more_processes(stage_id: str, load: Load, device: Device) -> list[str]:
-    number = device.num_processes * 2
-    while number <= MAX_PROCESSES:
-        for one in _same_result(replace(load, num_processes=number), itself=True):
-            if fits(one, replace(device, num_processes=number)):
-                return [f"a machine profile with num_processes: {number} {_as_settings(stage_id, load, one)}"]
-        number *= 2
+    """More ranks over the data axis; where none are enough, layers cut over some of them."""
+    numbers = list(itertools.takewhile(lambda number: number <= MAX_PROCESSES, _doubled(device.num_processes)))
+    for parts in _allowed_parts(load):
+        if parts < load.tensor_parallel:
+            continue
+        for number in numbers if parts > load.tensor_parallel else numbers[1:]:
+            if number % parts:
+                continue
+            more = replace(load, num_processes=number, tensor_parallel=parts)
+            for one in _same_result(more, itself=True):
+                if fits(one, replace(device, num_processes=number)):
+                    words = f"a machine profile with num_processes: {number}"
+                    words += f" and tensor_parallel: {parts}" if parts > load.tensor_parallel else ""
+                    return [f"{words} {_as_settings(stage_id, load, one)}"]
     return []
+
+
+def _doubled(number: int) -> Iterator[int]:
+    return (number * 2**times for times in itertools.count())
+
+
+def _allowed_parts(load: Load) -> list[int]:
+    """Into how many parts the layers of a model can be cut."""
+    sizes = load.shape.cut_sizes().values()
+    return [parts for parts in divisors(min(sizes)) if not any(size % parts for size in sizes)]
+
+
+def _fewer_parts(load: Load) -> str:
+    parts = max(one for one in _allowed_parts(load) if load.num_processes % one == 0)
+    return f"a machine profile with tensor_parallel: {parts}"

@@ -64,6 +64,14 @@ class Shape:
         assert tuple(sizes) == TARGETS
         return sizes
 
+    def cut_sizes(self) -> dict[str, int]:
+        """The numbers that a machine profile's `tensor_parallel` must divide, by their names in config.json."""
+        return {
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "intermediate_size": self.intermediate,
+        }
+
     @property
     def layer_weights(self) -> int:
         """Weights of the linear maps of a layer."""

@@ -26,6 +26,9 @@ PUBLISHED_MFU = ((0.494e9, 0.45), (1.544e9, 0.55), (3.086e9, 0.58), (7.616e9, 0.
 SHARDED_SHARE = 0.60
 """torchtitan publishes 33 to 39% for 8 billion parameters over 8 H100 with FSDP2 and selective recomputation, which is
 this share of llmq's figure for one."""
+TENSOR_SHARE = {1: 1.0, 2: 0.907, 4: 0.865, 8: 0.796}
+"""Ranks that share each layer, and what is left of a rank's speed: Megatron-LM 1.0's weak scaling on the V100 of one
+DGX-2H (nv-adlr.github.io/MegatronLMV1, table 1). More ranks count as eight."""
 RECOMPUTE_TIME = {"none": 1.0, "selective": 1.10, "full": 1.31}
 """Measured on one CPU core (docs/training.md), not on a GPU."""
 BANDWIDTH_SHARE = 0.6
@@ -105,13 +108,14 @@ def step_seconds(
     ranks = load.num_processes
     if device.kind == "cuda":
         assert device.peak is not None
-        pace = device.peak * mfu_of(load.shape, ranks) / RECOMPUTE_TIME[load.recompute]
-        return flops_of(load, work) / ranks / pace
+        share = next((share for parts, share in TENSOR_SHARE.items() if parts >= load.tensor_parallel), None)
+        pace = device.peak * mfu_of(load.shape, ranks) * (share or min(TENSOR_SHARE.values()))
+        return flops_of(load, work) / ranks / pace * RECOMPUTE_TIME[load.recompute]
     times = _answer(found, train_question(load, loss))
     if times is None:
         return math.nan
     tokens, trained = work.tokens / ranks, work.trained / ranks
-    rows = max(1, math.ceil(tokens / load.row_tokens))
+    rows = max(1, math.ceil(tokens * load.tensor_parallel / load.row_tokens))
     layers = load.shape.layers * times["layer_s_per_token"] * tokens
     head = rows * times["row_s"] + trained * times["head_s_per_token"]
     return layers + head + times["optimizer_s_per_parameter"] * trained_parameters(load) / ranks

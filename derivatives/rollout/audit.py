@@ -159,14 +159,14 @@ class Auditor:
             self.alarms = list(state["alarms"])
 
     def _choose(self, step: int, groups: Sequence[Group]) -> list[tuple[int, int]]:
-        """Which completions are judged again: evenly at random among those with a verdict that were not cut."""
+        """Which completions are judged again: evenly at random among those that have a verifier's verdict."""
         if not self.is_due(step):
             return []
         fit = [
             (p, g)
             for p, group in enumerate(groups)
             for g, one in enumerate(group)
-            if not one.missing and not one.truncated
+            if not one.missing and one.asked
         ]
         order = np.random.default_rng((self.seed, step, STREAM)).permutation(len(fit))
         return [fit[place] for place in sorted(order[: self.audit.samples].tolist())]

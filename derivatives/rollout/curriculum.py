@@ -3,7 +3,8 @@
 A problem that is always or never solved gives a group without spread, hence no gradient. Such problems are drawn less
 often, and after `retire_after` such visits in a row no more: they are retired. The policy moves, though, and what was
 impossible becomes a frontier: problems that were never solved come back when completions may grow longer, and any come
-back when too few others are left. A problem that has not been tried counts as one that is solved half the time.
+back when too few others are left. A problem that has not been tried counts as one that is solved half the time, unless
+a sample stage measured it before (`pass_rates.py`).
 
 Related: difficulty filters of DAPO (arXiv:2503.14476, section 3.2), which draw again within a step instead
 (`judged.roll_out_step`), and the growing lengths of DeepScaleR and ProRL (arXiv:2505.24864).
@@ -34,11 +35,21 @@ class Curriculum:
         seed: Of the draws.
         adaptive: Draw by solve rate; else in epochs.
         retire_after: Visits in a row, all or none solved, after which a problem is retired; None for never.
+        rates: Solve rates known beforehand, NaN for unknown; None where all are. They count as no visit.
     """
 
-    def __init__(self, num_problems: int, seed: int, adaptive: bool, retire_after: int | None = None) -> None:
+    def __init__(
+        self,
+        num_problems: int,
+        seed: int,
+        adaptive: bool,
+        retire_after: int | None = None,
+        rates: Sequence[float] | None = None,
+    ) -> None:
         self.num_problems, self.seed, self.adaptive, self.retire_after = num_problems, seed, adaptive, retire_after
-        self.rates = np.full(num_problems, np.nan)
+        self.rates = np.full(num_problems, np.nan) if rates is None else np.array(rates, np.float64)
+        if self.rates.shape != (num_problems,):
+            raise ValueError(f"rates: {self.rates.shape} for {num_problems} problems; give one for each")
         self.streaks = np.zeros(num_problems, np.int64)
         """Visits in a row in which all (above 0) or none (below 0) of the completions were right."""
         self.num_extra = 0

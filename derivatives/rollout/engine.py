@@ -8,6 +8,9 @@ ended ones cost no work.
 A completion is determined by (seed, key of its prompt, sample index) and the logits; neither the batch nor the order
 decides what is drawn. Logits of two batch shapes may differ by rounding. Works on CPU and on one CUDA device
 (there each step is a replayed CUDA graph). Not covered: more than one device, models other than Qwen2, beams.
+
+With tools (`tools.py`), a slot whose completion has closed a program stands still while that runs and the others go on
+(`slot_turns.py`); then the output's tokens go through the same step as drawn ones do, in its own cache.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ from configs.errors import UserError
 from configs.settings.common import Sampling
 from derivatives.rollout.forward import Weights, as_qwen2, prefill, read_weights, rotary_table
 from derivatives.rollout.noise import stream_of
+from derivatives.rollout.slot_turns import SlotTurns
 from derivatives.rollout.slots import Slots, StepRule, advance, advance_by_graph
+from derivatives.rollout.tools import Fed, Toolbox, tokens_with_fences
 from derivatives.training.model import num_real_tokens, stop_ids
 
 _NUM_SLOTS = 256
@@ -34,6 +39,8 @@ _STEPS_PER_CHECK = {"cpu": 1, "cuda": 4}
 """Steps between looks at which slots ended; a look makes the host wait for the device."""
 _STEPS_PER_READING = 16
 """Steps between decodings of what was drawn so far, where a text is looked for."""
+_STEPS_WORTH_COPIES = 16
+"""With as many steps ahead on a CPU, copies of the weights in the order of its products pay (`packed_weights.py`)."""
 _PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}
 _CACHE_SHARE = 0.3
 """Share of a CUDA device's memory that the cache may take."""
@@ -42,12 +49,36 @@ _CPU_CACHE_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Completion:
-    """One drawn completion. Its stop token, if it has one, is part of `token_ids` but not of `text`."""
+    """One completion. Its stop token, if it has one, is part of `token_ids` but not of `text`.
+
+    Attributes:
+        token_ids: Drawn tokens, and between them those that an interpreter wrote.
+        log_probs: Of each token under the distribution drawn from; 0 where it was fed.
+        finish_reason: `stop` or `length`; with tools also those of `tools.py`.
+        text: All of it, decoded.
+        fed: Which tokens were fed; one entry for each program that ran.
+        fault: Why the sandbox failed, where the finish reason is `fault`.
+    """
 
     token_ids: list[int]
     log_probs: list[float]
-    finish_reason: str  # "stop" or "length"
+    finish_reason: str
     text: str
+    fed: tuple[Fed, ...] = ()
+    fault: str = ""
+
+    @property
+    def drawn(self) -> list[bool]:
+        """For each token, whether the model drew it."""
+        flags = [True] * len(self.token_ids)
+        for one in self.fed:
+            flags[one.start : one.end] = [False] * (one.end - one.start)
+        return flags
+
+    @property
+    def num_drawn(self) -> int:
+        """Tokens that the model drew."""
+        return len(self.token_ids) - sum(one.end - one.start for one in self.fed)
 
 
 @dataclass(frozen=True)
@@ -63,12 +94,16 @@ OnCompletion = Callable[[int, int, Completion], None]
 
 
 class RolloutEngine:
-    """Generates from a live `Qwen2ForCausalLM`; keeps no copy of its weights, only references during a call."""
+    """Generates from a live `Qwen2ForCausalLM`; keeps nothing of its weights from one call to the next."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, num_slots: int | None = None
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        num_slots: int | None = None,
+        tools: Toolbox | None = None,
     ) -> None:
-        self.model, self.tokenizer = as_qwen2(model), tokenizer
+        self.model, self.tokenizer, self.tools = as_qwen2(model), tokenizer, tools
         self.device: torch.device = self.model.model.embed_tokens.weight.device
         self.num_real_tokens = num_real_tokens(tokenizer)
         self.stop_ids = frozenset(stop_ids(tokenizer))
@@ -77,6 +112,8 @@ class RolloutEngine:
         self._rotary = torch.empty(0)
         stops_V = torch.zeros(self.model.model.embed_tokens.weight.shape[0], dtype=torch.bool)
         stops_V[list(self.stop_ids)] = True
+        if tools is not None:  # a slot stands still after these until it was looked at
+            stops_V[tokens_with_fences(tokenizer, self.num_real_tokens)] = True
         self.stops_V = stops_V.to(self.device)
 
     def generate(
@@ -169,7 +206,7 @@ class _Run:
     ) -> None:
         self.engine, self.prompts, self.sampling, self.stream = engine, prompts, sampling, stream
         self.kind = engine.device.type
-        self.weights = read_weights(engine.model)
+        self.weights = read_weights(engine.model, sampling.max_new_tokens >= _STEPS_WORTH_COPIES)
         longest = max(map(len, prompts))
         self.slots = engine.slots_for(
             self.weights, longest + sampling.max_new_tokens, len(prompts) * num_samples, sampling.max_new_tokens
@@ -185,11 +222,16 @@ class _Run:
         self.num_prefilled = 0
         self.on_completion: OnCompletion | None = None
         self.stop_text: str | None = None
+        self.turns: SlotTurns | None = None
+        if engine.tools is not None:
+            self.turns = SlotTurns(engine.tools, engine.tokenizer, engine.stop_ids, sampling.max_new_tokens)
+        self.num_steps = 0
 
     def finish(self) -> list[list[Completion]]:
         """Run to the end."""
         pointers = tuple(p.data_ptr() for p in self.engine.model.parameters())
-        rule = StepRule(self.sampling, self.engine.num_real_tokens, pointers if self.kind == "cuda" else ())
+        feeds = self.turns is not None
+        rule = StepRule(self.sampling, self.engine.num_real_tokens, pointers if self.kind == "cuda" else (), feeds)
         step = advance_by_graph if self.kind == "cuda" else advance
         block, num_steps = _COLUMN_BLOCK[self.kind], _STEPS_PER_CHECK[self.kind]
         num_since_read = 0
@@ -204,11 +246,15 @@ class _Run:
             for _ in range(num_steps):
                 step(self.slots, self.weights, self.engine.rotary, self.engine.stops_V, rule, shape)
             for row in range(self.num_rows):
-                self.positions[row] += num_steps
+                if not self._runs_program(row):
+                    self.positions[row] += num_steps
+            self.num_steps += num_steps
             num_since_read += num_steps
             if self.stop_text is not None and num_since_read >= _STEPS_PER_READING:
                 self._stop_at(self.stop_text)
                 num_since_read = 0
+            if self.turns is not None:
+                self._take_turns(self.turns)
             self._collect()
         return self.results  # type: ignore[return-value]  # every place is filled by now
 
@@ -276,10 +322,36 @@ class _Run:
         if found:
             self.slots.active_B[torch.tensor(found, device=self.engine.device)] = False
 
+    def _take_turns(self, turns: SlotTurns) -> None:
+        """Look at the slots that stand still: let them go on, run their programs, or feed what those printed."""
+        active = self.slots.active_B[: self.num_rows].tolist()
+        counts = self.slots.counts_B[: self.num_rows].tolist()
+        row_of = {key: row for row, key in enumerate(self.held[: self.num_rows]) if key is not None}
+        ids = {
+            key: self.slots.out_tokens_BN[row, : counts[row]].tolist() for key, row in row_of.items() if not active[row]
+        }
+        more: dict[tuple[int, int], list[int]] = {}
+        for key in ids:
+            if not turns.runs(key) and turns.goes_on(key, ids[key], self.num_steps, self.stop_text):
+                more[key] = []
+        running = [key for key in ids if turns.runs(key)]
+        for key in turns.due(running, self.num_steps, none_draws=len(running) == len(row_of)):
+            if fed := turns.fed(key, ids[key]):
+                more[key] = fed
+        if not more:
+            return
+        self.slots.resume([row_of[key] for key in more], [len(ids[key]) for key in more], list(more.values()))
+        for key in more:
+            self.positions[row_of[key]] = len(self.prompts[key[0]]) - 1 + len(ids[key])
+
     def _collect(self) -> None:
         """Take what ended out of its slots."""
         still = self.slots.active_B[: self.num_rows].tolist()
-        ended = [row for row in range(self.num_rows) if not still[row] and self.held[row] is not None]
+        ended = [
+            row
+            for row in range(self.num_rows)
+            if not still[row] and self.held[row] is not None and not self._runs_program(row)
+        ]
         if not ended:
             return
         rows_R = torch.tensor(ended, device=self.engine.device)
@@ -291,14 +363,20 @@ class _Run:
         for row, count, ids, values in zip(ended, counts, tokens, log_probs, strict=True):
             i, sample = self.held[row]  # type: ignore[misc]
             self.held[row] = None
-            completion = self._completion(ids[:count], values[:count])
+            completion = self._completion((i, sample), ids[:count], values[:count])
             self.results[i][sample] = completion
             if self.on_completion is not None:
                 self.on_completion(i, sample, completion)
 
-    def _completion(self, ids: list[int], log_probs: list[float]) -> Completion:
-        reason = "stop" if ids[-1] in self.engine.stop_ids else "length"
-        return Completion(ids, log_probs, reason, text_of(self.engine.tokenizer, ids, reason))
+    def _completion(self, key: tuple[int, int], ids: list[int], log_probs: list[float]) -> Completion:
+        fed: tuple[Fed, ...] = ()
+        reason, fault = "stop" if ids[-1] in self.engine.stop_ids else "length", ""
+        if self.turns is not None:
+            reason, fed, fault = self.turns.ended(key, ids, reason)
+        return Completion(ids, log_probs, reason, text_of(self.engine.tokenizer, ids, reason), fed, fault)
+
+    def _runs_program(self, row: int) -> bool:
+        return self.turns is not None and self.turns.runs(self.held[row])
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], finish_reason: str) -> str:

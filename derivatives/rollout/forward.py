@@ -1,8 +1,9 @@
 """Qwen2 by hand: a prefill of whole prompts and a decode step of one token per row, over a static key-value cache.
 
-Both read the tensors of the given `Qwen2ForCausalLM`, never copies of them, so a trainer's in-place update is seen at
-once. `read_weights` is called anew for each generation, so replaced tensors are seen too. A linear map with an adapter
-is computed unmerged, as in training: merged, the weights would round otherwise than the policy that is trained.
+Both read the tensors of the given `Qwen2ForCausalLM`, so a trainer's in-place update is seen at once. `read_weights` is
+called anew for each generation, so replaced tensors are seen too. Where many steps on a CPU are to come, it is asked
+for copies of the layers, which are read faster (`packed_weights.py`); on a GPU there are none. A linear map with an
+adapter is computed unmerged, as in training: merged, the weights would round otherwise than the trained policy.
 
 Source: Qwen2 (arXiv:2407.10671) in the layout of Hugging Face; the logits are tested to equal its own. Departures: rows
 start at column 0 of the cache, each at its own length; a norm rounds once instead of twice in bf16. Not covered:
@@ -14,7 +15,7 @@ dimension, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2ForCausalLM
 
 from configs.errors import UserError
+from derivatives.rollout.packed_weights import Packed, decode_packed, pack_weights
 from derivatives.training.lora import Adapter, adapter_of
 
 
@@ -61,6 +63,8 @@ class Weights:
     num_kv_heads: int
     head_dim: int
     norm_eps: float
+    packed: Packed | None = None
+    """Copies of the layers for steps on a CPU."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -83,8 +87,11 @@ def as_qwen2(model: PreTrainedModel) -> Qwen2ForCausalLM:
     return model
 
 
-def read_weights(model: Qwen2ForCausalLM) -> Weights:
-    """References to the model's tensors as they are now."""
+def read_weights(model: Qwen2ForCausalLM, for_steps: bool = False) -> Weights:
+    """References to the model's tensors as they are now; `for_steps`: with copies that make steps faster, if any do.
+
+    A cache belongs to the weights that filled it: with copies, keys lie in another order.
+    """
     config, decoder = model.config, model.model
     layers = tuple(
         LayerWeights(
@@ -100,7 +107,7 @@ def read_weights(model: Qwen2ForCausalLM) -> Weights:
         )
         for layer in decoder.layers
     )
-    return Weights(
+    weights = Weights(
         embedding=decoder.embed_tokens.weight,
         layers=layers,
         final_norm=decoder.norm.weight,
@@ -110,6 +117,7 @@ def read_weights(model: Qwen2ForCausalLM) -> Weights:
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         norm_eps=config.rms_norm_eps,
     )
+    return replace(weights, packed=pack_weights(weights)) if for_steps else weights
 
 
 def _linear_of(module: nn.Module) -> Linear:
@@ -149,6 +157,8 @@ def prefill(weights: Weights, tokens_BT: Tensor, rotary: Tensor) -> Tensor:
             is_causal=True,
         )
         x = _after_attention(w, layer, x, mixed.transpose(1, 2).flatten(2))
+        if w.packed is not None:
+            kept[0] = kept[0][..., w.packed.order_D]
     return cache
 
 
@@ -162,6 +172,8 @@ def decode_step(weights: Weights, tokens_B: Tensor, positions_B: Tensor, cache: 
         cache: `[layers, 2, B, K, L, D]`; written at `positions_B`, read up to it. L bounds the work.
         rotary: `[at least L, 2, 1, D]`.
     """
+    if weights.packed is not None:
+        return decode_packed(weights, weights.packed, tokens_B, positions_B, cache, rotary)
     w, num_rows, num_columns = weights, len(tokens_B), cache.shape[4]
     angles = rotary.index_select(0, positions_B)
     cos, sin = angles[:, 0], angles[:, 1]

@@ -16,12 +16,17 @@ from typing import Any
 
 from configs.settings.common import Sampling
 from derivatives.rollout.engine import Completion
+from derivatives.rollout.tools import FAULT, FORGED, OUT_OF_TURNS
 from derivatives.rollout.vllm_engine import Engine
-from verifiers.api import Outcome, Task, Verdict, incorrect
+from verifiers.api import Outcome, Task, Verdict, incorrect, no_verdict
+from verifiers.breaker import Breaker
 from verifiers.pool import VerifierPool
 
 TRUNCATED = "truncated"
 """Reason of the verdict on a completion that was cut: it is not judged, its score is a matter of configuration."""
+UNFINISHED = {"length": TRUNCATED, OUT_OF_TURNS: "out_of_turns", FORGED: "forged_output"}
+"""Finish reasons with which a completion is not judged, and the reasons of their verdicts; see `tools.py`."""
+TOOL_FAULT = "tool_fault"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,11 @@ class Judged:
     @property
     def truncated(self) -> bool:
         return self.completion.finish_reason == "length"
+
+    @property
+    def asked(self) -> bool:
+        """Whether the verifiers were asked: not where a completion was cut or ended in another way of its own."""
+        return own_verdict(self.completion) is None
 
     @property
     def missing(self) -> bool:
@@ -72,6 +82,14 @@ class Judged:
 
 
 Group = list[Judged]
+
+
+def own_verdict(completion: Completion) -> Verdict | None:
+    """The verdict that a completion's end is in itself; None where a verifier is to be asked."""
+    if completion.finish_reason == FAULT:
+        return no_verdict(f"{TOOL_FAULT}: {completion.fault}")
+    reason = UNFINISHED.get(completion.finish_reason)
+    return None if reason is None else incorrect(reason)
 
 
 def worth(verdict: Verdict, partial_credit: bool) -> float:
@@ -105,21 +123,41 @@ class Rolled:
     trained: list[int]
 
 
-def roll_out(engine: Engine, pool: VerifierPool, batch: Batch, sampling: Sampling, seed: int) -> list[Group]:
-    """Generate all completions; each is with its verifiers as soon as it ends, while the others are still growing."""
+def roll_out(
+    engine: Engine, pool: VerifierPool, batch: Batch, sampling: Sampling, seed: int, faults: Breaker | None = None
+) -> list[Group]:
+    """Generate all completions; each is with its verifiers as soon as it ends, while the others are still growing.
+
+    Args:
+        engine: Draws them.
+        pool: Judges them.
+        batch: What is to be completed.
+        sampling: How.
+        seed: Of all draws.
+        faults: Counts completions that the sandbox failed; it should live as long as the stage.
+
+    Raises:
+        TooManyNoVerdicts: More verdicts are missing than may be, or the sandbox failed that often.
+    """
     futures: dict[tuple[int, int], list[Future[Verdict]]] = {}
 
     def submit(index: int, sample: int, completion: Completion) -> None:
-        if completion.finish_reason != "length":
-            task = batch.tasks[index]
+        task, own = batch.tasks[index], own_verdict(completion)
+        if faults is not None and (completion.fed or completion.fault):
+            too_many = faults.note(own or incorrect(""), f"the program of a completion of task {task.id!r}")
+            if too_many is not None:
+                raise too_many
+        if own is None:
             futures[index, sample] = [
                 pool.submit(replace(task, verifier=name), completion.text) for name in batch.verifiers
             ]
 
     def judged(index: int, sample: int, completion: Completion) -> Judged:
-        asked = futures.get((index, sample))
-        verdicts = [future.result() for future in asked] if asked else [incorrect(TRUNCATED)] * len(batch.verifiers)
-        return Judged(completion, verdicts[0], tuple(verdicts[1:]))
+        own = own_verdict(completion)
+        if own is not None:
+            return Judged(completion, own, (own,) * (len(batch.verifiers) - 1))
+        first, *more = [future.result() for future in futures[index, sample]]
+        return Judged(completion, first, tuple(more))
 
     completions = engine.generate(batch.prompts, batch.num_samples, sampling, seed, batch.keys, on_completion=submit)
     return [[judged(index, sample, one) for sample, one in enumerate(group)] for index, group in enumerate(completions)]

@@ -3,6 +3,10 @@
 Token ids go from the sampler to the loss untouched. The trainer's log-probabilities are taken at the sampling
 temperature with the vocabulary's padding left out, as the sampler drew.
 
+Where attention can do it (`documents`: on CPU), the completions of a group stand behind one copy of their prompt in the
+packed row. Ratios stay exact, as the old log-probabilities are of the same rows; gradients differ by rounding from
+those of rows that each hold their prompt.
+
 Shape letters: T tokens in the packed row, E hidden size, P prompts, G completions per prompt.
 """
 
@@ -29,7 +33,8 @@ from derivatives.losses.overlong import overlong_penalty
 from derivatives.losses.policy import PolicyTokens
 from derivatives.rollout.entropy_control import EntropyControl
 from derivatives.rollout.judged import Group, Judged
-from derivatives.training.batch import PackedBatch, Row, pack
+from derivatives.training import attention
+from derivatives.training.batch import PackedBatch, Row, pack, pack_shared
 from derivatives.training.forward import hidden_states
 from derivatives.training.loop import Trainer
 from derivatives.training.lora import adapters_off
@@ -173,24 +178,31 @@ class PolicyUpdate:
         part: range,
     ) -> tuple[list[PackedBatch], float, list[str]]:
         """Rows that have a gradient, packed; the normaliser over all that count; and the rows' names."""
-        rows, lengths = [], []
+        families: list[list[Row]] = []
+        lengths = []
         for p in part:
+            families.append([])
             for g, one in enumerate(groups[p]):
-                if not known_PG[p, g]:
+                if not known_PG[p, g] or one.completion.num_drawn == 0:
                     continue
-                lengths.append(len(one.completion.token_ids))
+                lengths.append(one.completion.num_drawn)
                 advantage = float(advantages_PG[p, g])
                 if advantage != 0.0 or self.reference is not None or self.entropy.coefficient > 0:
-                    rows.append(self._row(prompts[p], one, advantage, f"prompt {p} sample {g}"))
-        batches = pack(rows, self.stage.micro_batch_tokens) if rows else []
+                    families[-1].append(self._row(prompts[p], one, advantage, f"prompt {p} sample {g}"))
+        rows, limit = [row for family in families for row in family], self.stage.micro_batch_tokens
+        if attention.method_of(self.trainer.model) == "documents":
+            batches = pack_shared(families, [len(prompts[p]) for p in part], limit)
+        else:
+            batches = pack(rows, limit) if rows else []
         return batches, self.loss.divisor(lengths, self.limit), [row.key for row in rows]
 
     def _row(self, prompt: list[int], one: Judged, advantage: float, key: str) -> Row:
         ids = one.completion.token_ids
         before = [0.0] * len(prompt)
+        weight = self.loss.token_weight(one.completion.num_drawn, self.limit)
         return Row(
             ids=[*prompt, *ids],
-            loss_weights=[*before, *[self.loss.token_weight(len(ids), self.limit)] * len(ids)],
+            loss_weights=[*before, *(weight if drawn else 0.0 for drawn in one.completion.drawn)],
             extras={
                 "advantages": [*before, *[advantage] * len(ids)],
                 "sampled_log_probs": [*before, *one.completion.log_probs],

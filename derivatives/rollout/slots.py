@@ -23,7 +23,8 @@ from derivatives.rollout.sampling import next_tokens
 
 @dataclass
 class Slots:
-    """Tensors of all slots. Columns of the outputs beyond `counts_B` hold leftovers."""
+    """Tensors of all slots. Columns of the outputs beyond `counts_B` hold leftovers, or, up to `forced_B`, tokens that
+    are to be fed instead of drawn."""
 
     cache: Tensor  # [layers, 2, B, K, L, D]
     tokens_B: Tensor
@@ -31,6 +32,7 @@ class Slots:
     counts_B: Tensor
     streams_B: Tensor
     active_B: Tensor
+    forced_B: Tensor
     out_tokens_BN: Tensor
     out_log_probs_BN: Tensor
     graphs: dict[tuple, torch.cuda.CUDAGraph] = field(default_factory=dict)
@@ -48,6 +50,7 @@ class Slots:
             counts_B=torch.zeros(num_slots, dtype=torch.int64, device=device),
             streams_B=torch.zeros(num_slots, dtype=torch.int64, device=device),
             active_B=torch.zeros(num_slots, dtype=torch.bool, device=device),
+            forced_B=torch.zeros(num_slots, dtype=torch.int64, device=device),
             # One column more: a finished slot goes on writing to the column after its last token.
             out_tokens_BN=torch.zeros((num_slots, max_new_tokens + 1), dtype=torch.int64, device=device),
             out_log_probs_BN=torch.zeros((num_slots, max_new_tokens + 1), dtype=torch.float32, device=device),
@@ -88,7 +91,26 @@ class Slots:
         values = torch.tensor(last, device=device)
         self.tokens_B[rows_R], self.positions_B[rows_R], self.streams_B[rows_R] = values.unbind(1)
         self.counts_B[rows_R] = 0
+        self.forced_B[rows_R] = 0
         self.active_B[rows_R] = True
+
+    def resume(self, rows: list[int], counts: list[int], fed: list[list[int]]) -> None:
+        """Let slots go on that stand still after a token that is none of theirs to end with.
+
+        Args:
+            rows: The slots.
+            counts: Tokens that each has.
+            fed: Tokens that go through each next, before it draws again.
+        """
+        device = self.tokens_B.device
+        rows_R, counts_R = torch.tensor(rows, device=device), torch.tensor(counts, device=device)
+        self.tokens_B[rows_R] = self.out_tokens_BN[rows_R, counts_R - 1]
+        self.positions_B[rows_R] += 1
+        self.active_B[rows_R] = True
+        for row, count, ids in zip(rows, counts, fed, strict=True):
+            if ids:
+                self.out_tokens_BN[row, count : count + len(ids)] = torch.tensor(ids, device=device)
+                self.forced_B[row] = count + len(ids)
 
     def clear(self, rows_R: Tensor | slice = slice(None)) -> None:
         """Leave slots free. A free slot still takes part in each step, so it must point inside the visible cache."""
@@ -101,7 +123,7 @@ class Slots:
         target_R = torch.tensor(targets, device=self.tokens_B.device)
         self.cache[:, :, target_R] = self.cache[:, :, source_R]
         for tensor in (
-            self.tokens_B, self.positions_B, self.counts_B, self.streams_B, self.active_B,
+            self.tokens_B, self.positions_B, self.counts_B, self.streams_B, self.active_B, self.forced_B,
             self.out_tokens_BN, self.out_log_probs_BN,
         ):  # fmt: skip
             tensor[target_R] = tensor[source_R]
@@ -109,11 +131,12 @@ class Slots:
 
 @dataclass(frozen=True)
 class StepRule:
-    """What one step of a generation computes; equal rules may share a captured graph."""
+    """What one step of a generation computes; equal rules may share a captured graph. `feeds` is with tools."""
 
     sampling: Sampling
     num_real_tokens: int
     pointers: tuple[int, ...]
+    feeds: bool = False
 
 
 def advance(
@@ -121,7 +144,8 @@ def advance(
 ) -> None:
     """Draw the next token of the first `shape[0]` slots, looking at `shape[1]` columns of the cache.
 
-    A slot ends after a stop token (which it keeps) or `max_new_tokens`; an ended slot stands still.
+    A slot ends after a stop token (which it keeps) or `max_new_tokens`; an ended slot stands still. What is to be fed
+    comes in the place of what is drawn, and ends no slot before `max_new_tokens`.
     """
     num_rows, num_columns = shape
     tokens_B, positions_B = slots.tokens_B[:num_rows], slots.positions_B[:num_rows]
@@ -131,10 +155,16 @@ def advance(
     drawn = uniforms(slots.streams_B[:num_rows], counts_B)
     new_tokens_B, log_probs_B = next_tokens(logits_BV, drawn, rule.sampling, rule.num_real_tokens)
     rows = torch.arange(num_rows, device=tokens_B.device)
+    stops_B = stops_V[new_tokens_B]
+    if rule.feeds:
+        forced_B = counts_B < slots.forced_B[:num_rows]
+        new_tokens_B = torch.where(forced_B, slots.out_tokens_BN[rows, counts_B], new_tokens_B)
+        log_probs_B = log_probs_B.masked_fill(forced_B, 0.0)
+        stops_B = stops_V[new_tokens_B] & ~forced_B
     slots.out_tokens_BN[rows, counts_B] = new_tokens_B
     slots.out_log_probs_BN[rows, counts_B] = log_probs_B
     counts_B += active_B
-    ends_B = stops_V[new_tokens_B] | (counts_B >= rule.sampling.max_new_tokens)
+    ends_B = stops_B | (counts_B >= rule.sampling.max_new_tokens)
     active_B &= ~ends_B
     positions_B += active_B
     tokens_B.copy_(torch.where(active_B, new_tokens_B, tokens_B))

@@ -22,6 +22,8 @@ ones, and last the audit's if there is one):
 | `token_ids`, `log_probs` | 4, T | as drawn, all completions in a row; int32 and float32 as `from_planes` reads them |
 | `outcomes`, `scores`, `reasons`, `extracted` | V, N | verdicts; texts by their place in `meta`, -1 for none |
 | `rewards` | N | what the update used, NaN where a completion has none |
+| `fed` | F, 4 | only with tools: completion, first token, token after the last, place of the failure in `meta` |
+| `faults` | N | only with tools: why the sandbox failed, by its place in `meta` |
 | `meta` | | JSON as bytes: format, fingerprint, step, verifiers, texts |
 """
 
@@ -44,6 +46,7 @@ from transformers import PreTrainedTokenizerBase
 
 from derivatives.rollout.engine import Completion, text_of
 from derivatives.rollout.judged import Group, Judged, Rolled
+from derivatives.rollout.tools import Fed
 from verifiers.api import Outcome, Task, Verdict
 
 FOLDER = "rollouts"
@@ -115,6 +118,16 @@ class RolloutStore:
             ).T,
             "rewards": np.array([np.nan if value is None else value for value in flat], np.float64),
         }
+        if any(one.completion.fed or one.completion.fault for one in every):
+            arrays["fed"] = np.array(
+                [
+                    [number, fed.start, fed.end, _number(texts, fed.failed)]
+                    for number, one in enumerate(every)
+                    for fed in one.completion.fed
+                ],
+                np.int32,
+            ).reshape(-1, 4)
+            arrays["faults"] = np.array([_number(texts, one.completion.fault or None) for one in every], np.int32)
         meta = {
             "format": FORMAT, "fingerprint": self.fingerprint, "step": step, "verifiers": self.verifiers,
             "audit": self.audit, "finish": finish, "texts": [text for text in texts if text is not None],
@@ -167,6 +180,10 @@ def read_step(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str,
     outcomes, scores = arrays["outcomes"].tolist(), arrays["scores"].tolist()
     reasons, extracted = arrays["reasons"].tolist(), arrays["extracted"].tolist()
     size = len(ends) // max(1, len(arrays["problems"]))
+    fed: dict[int, tuple[Fed, ...]] = {}
+    for number, start, end, failed in arrays["fed"].tolist() if "fed" in arrays else []:
+        fed[number] = (*fed.get(number, ()), Fed(start, end, str(texts[failed] or "")))
+    faults = arrays["faults"].tolist() if "faults" in arrays else [-1] * len(ends)
 
     def judged(n: int) -> Judged:
         ids = tokens[starts[n] : ends[n]].tolist()
@@ -182,7 +199,8 @@ def read_step(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str,
         ]
         audit = verdicts.pop() if meta["audit"] else None
         first, *more = [verdict for verdict in verdicts if verdict is not None]
-        return Judged(Completion(ids, log_probs, reason, text_of(tokenizer, ids, reason)), first, tuple(more), audit)
+        text, fault = text_of(tokenizer, ids, reason), str(texts[faults[n]] or "")
+        return Judged(Completion(ids, log_probs, reason, text, fed.get(n, ()), fault), first, tuple(more), audit)
 
     every = [judged(n) for n in range(len(ends))]
     groups: list[Group] = [every[first : first + size] for first in range(0, len(every), size)]

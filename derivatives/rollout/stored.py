@@ -5,8 +5,8 @@
         print(one.task.prompt, one.judged.completion.text, one.reward)
     for one, verdict in rescore(stored, "exact"): ...
 
-`derive rollouts export` and `derive rollouts rescore` are this on the command line. A completion that was cut was never
-judged, and is not judged again.
+`derive rollouts export` and `derive rollouts rescore` are this on the command line. A completion that was cut, or ended
+in another way that is a verdict in itself (`tools.py`), was never judged, and is not judged again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,11 @@ class Stored:
         """As a JSON object; `derive verifiers judge` reads such lines."""
         one = self.judged
         more = {name: _plain(verdict) for name, verdict in zip(self.verifiers[1:], one.more, strict=True)}
-        drawn = {"token_ids": one.completion.token_ids, "log_probs": one.completion.log_probs} if tokens else {}
+        drawn: dict[str, Any] = {}
+        if tokens:
+            drawn = {"token_ids": one.completion.token_ids, "log_probs": one.completion.log_probs}
+        if tokens and one.completion.fed:
+            drawn["fed"] = [[fed.start, fed.end] for fed in one.completion.fed]
         return {
             "step": self.step,
             "group": self.group,
@@ -66,6 +70,7 @@ class Stored:
             "verifier": self.verifiers[0],
             "completion": one.completion.text,
             "finish_reason": one.completion.finish_reason,
+            **({"programs": [fed.failed or "ran" for fed in one.completion.fed]} if one.completion.fed else {}),
             **_plain(one.verdict),
             **({"more": more} if more else {}),
             **({"audit": _plain(one.audit)} if one.audit is not None else {}),
@@ -130,7 +135,7 @@ class StoredRollouts:
 def rescore(
     stored: StoredRollouts, verifier: str, num_workers: int = 2, first: int = 1, last: int | None = None
 ) -> Iterator[tuple[Stored, Verdict]]:
-    """Each completion that was not cut, in order, with the verdict of another verifier.
+    """Each completion that a verifier had judged, in order, with the verdict of another verifier.
 
     Raises:
         UserError: for an unknown verifier, or a damaged step.
@@ -138,7 +143,7 @@ def rescore(
     with VerifierPool(num_workers, verifier=verifier) as pool:
         for step in stored.steps:
             if step >= first and (last is None or step <= last):
-                whole = [one for one in stored.step(step) if not one.judged.truncated]
+                whole = [one for one in stored.step(step) if one.judged.asked]
                 yield from zip(
                     whole, pool.judge([(one.task, one.judged.completion.text) for one in whole]), strict=True
                 )

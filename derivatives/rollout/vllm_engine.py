@@ -12,7 +12,8 @@ among its ids. A stop text ends a completion at the token that completes it.
 Each sample is a request with a seed made of the run's seed, the prompt's key and the sample's number. vLLM draws from
 such a seed whatever else is in the batch, but its logits differ in rounding with the batch, so that a token may turn
 out otherwise when drawn again. What a stage stored is read instead, so a resumed run goes on from the same rollouts;
-a step that was not stored is drawn anew, and nothing promises the same bytes. Padding ids have the
+a step that was not stored is drawn anew, and nothing promises the same bytes. With tools (`tools.py`) a completion is
+several requests, each with what came before as its prompt and a seed by its place. Padding ids have the
 logit 0 at the server (`vllm_weights.py`) and get a bias of -100.
 """
 
@@ -35,14 +36,18 @@ from configs.settings.common import Sampling
 from configs.settings.rollout import RolloutServer
 from derivatives.rollout.engine import Completion, OnCompletion, RolloutEngine, text_of
 from derivatives.rollout.noise import stream_of
+from derivatives.rollout.tools import FAULT, FENCE, FORGED, Ended, Toolbox, Turns, ends_line
+from derivatives.rollout.vllm_collective import Collective, open_collective
 from derivatives.rollout.vllm_server import VllmServer
-from derivatives.rollout.vllm_weights import Probe, load_weights, write_weights
+from derivatives.rollout.vllm_weights import Probe, load_weights, replace_weights, served_weights, write_weights
 from derivatives.training.model import head_weight, num_real_tokens, stop_ids
+from verifiers.sandbox.host import SandboxFault
 
 FOLDER = "vllm"
 """Where the weights are written for the server, in the stage's folder; gone when the engine is closed."""
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _PADDING_BIAS = -100
+_FAVOUR = 100
 _SEED_MASK = 2**63 - 1
 """vLLM takes -1 for no seed, so only what is not negative is given."""
 _CERTAIN = -1e-4
@@ -70,14 +75,19 @@ class VllmEngine:
     """Generates at a server with the weights of a live model, as of the last `sync`.
 
     Attributes:
-        figures: Of the last sync, for the progress log: its seconds, and how far the server's log-probabilities of a
-            fixed text were off after it, in nats per token.
+        figures: Of the last sync, for the progress log: its seconds, how far the server's log-probabilities of a
+            fixed text were off after it, in nats per token, and whether the weights went by a collective (1) or not.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: RolloutServer, out: Path
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: RolloutServer,
+        out: Path,
+        tools: Toolbox | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+        self.model, self.tokenizer, self.settings, self.tools = model, tokenizer, settings, tools
         self.server = VllmServer(settings, out)
         self.folder = out.resolve() / FOLDER
         self.num_real_tokens = num_real_tokens(tokenizer)
@@ -85,6 +95,7 @@ class VllmEngine:
         self.figures: dict[str, float] = {}
         self._probe = Probe(model, tokenizer, self.server)
         self._version: int | None = None
+        self._collective: Collective | None = None
         num_rows = len(head_weight(model))
         self._bias = {str(token): _PADDING_BIAS for token in range(self.num_real_tokens, num_rows)}
 
@@ -116,10 +127,28 @@ class VllmEngine:
         if version == self._version:
             return
         began = time.perf_counter()
+        first, collective = self._version is None, self._collective
+        if collective is not None:
+            sent = served_weights(self.model, self.tokenizer)
+            replace_weights(self.server, lambda: collective.send(sent))
+        else:
+            self._sync_through_files(version, first)
+        distance = self._probe.check()
+        if first:
+            self._check_mode()
+            self._collective = open_collective(self.server)
+        self._version = version
+        self.figures = {
+            "sync_s": round(time.perf_counter() - began, 3),
+            "sync_distance": distance,
+            "sync_by_collective": float(collective is not None),
+        }
+
+    def _sync_through_files(self, version: int, first: bool) -> None:
+        """Write the weights, start the server on them or make it read them, and remove older ones."""
         weights = self.folder / f"weights-{version:06d}"
         shutil.rmtree(weights, ignore_errors=True)
         write_weights(self.model, self.tokenizer, weights)
-        first = self._version is None
         if first and self.server.starts:
             head = head_weight(self.model)
             self.server.start(weights, _DTYPES[head.dtype], head.device.type)
@@ -127,14 +156,9 @@ class VllmEngine:
             if first:
                 self.server.describe()
             load_weights(self.server, weights)
-        distance = self._probe.check()
-        if first:
-            self._check_mode()
         for old in self.folder.iterdir():
             if old != weights:
                 shutil.rmtree(old, ignore_errors=True)
-        self._version = version
-        self.figures = {"sync_s": round(time.perf_counter() - began, 3), "sync_distance": distance}
 
     def generate(
         self,
@@ -196,27 +220,75 @@ class VllmEngine:
             )
 
     def _complete(self, prompt: list[int], sampling: Sampling, stream: int, stop_text: str | None) -> Completion:
-        body = self._request(prompt, sampling, stream & _SEED_MASK, stop_text)
-        answer = self.server.ask("POST", "/v1/completions", body, self.settings.request_timeout_s)
-        ids, log_probs = drawn(answer, prompt, sampling.max_new_tokens, self.num_real_tokens)
+        if self.tools is not None:
+            return self._complete_in_turns(self.tools, prompt, sampling, stream, stop_text)
+        ids, log_probs = self._drawn(prompt, sampling, stream, [] if stop_text is None else [stop_text])
         reason = "stop" if ids[-1] in self.stop_ids else "length"
         return Completion(ids, log_probs, reason, text_of(self.tokenizer, ids, reason))
 
-    def _request(self, prompt: list[int], sampling: Sampling, seed: int, stop_text: str | None) -> dict[str, Any]:
+    def _complete_in_turns(
+        self, tools: Toolbox, prompt: list[int], sampling: Sampling, stream: int, stop_text: str | None
+    ) -> Completion:
+        """A completion whose programs are run: a request for each part, up to the next fence. The server's prefix cache
+        has what came before. See `tools.py` for the ways in which it ends."""
+        turns, ids, log_probs = Turns(), list[int](), list[float]()
+        stops = [FENCE] if stop_text is None else [FENCE, stop_text]
+        reason, fault = "", ""
+        while not reason:
+            room = sampling.max_new_tokens - len(ids)
+            part = sampling.model_copy(update={"max_new_tokens": room})
+            new_ids, new_values = self._drawn([*prompt, *ids], part, stream_of(stream, "part", len(ids)), stops)
+            ids, log_probs = [*ids, *new_ids], [*log_probs, *new_values]
+            if ids[-1] in self.stop_ids or len(ids) >= sampling.max_new_tokens:
+                reason = "stop" if ids[-1] in self.stop_ids else "length"
+                break
+            found = turns.look(self.tokenizer, ids, tools.settings.turns)
+            if found is not None:  # what the server drew beyond the fence is dropped
+                ids, log_probs = ids[: found.place], log_probs[: found.place]
+            if isinstance(found, Ended):
+                reason = found.reason
+            elif found is not None:
+                try:
+                    output = tools.submit(found.text).result()
+                except SandboxFault as error:
+                    reason, fault = FAULT, str(error)
+                    break
+                fed = tools.fed_ids(self.tokenizer, output, ends_line(self.tokenizer, ids))
+                if len(ids) + len(fed) >= sampling.max_new_tokens:
+                    reason = "length"
+                else:
+                    turns.note(len(ids), len(fed), output.failed)
+                    ids, log_probs = [*ids, *fed], [*log_probs, *([0.0] * len(fed))]
+            elif stop_text is not None and stop_text in str(self.tokenizer.decode(ids)):
+                reason = "length"
+        if turns.forged(self.tokenizer, ids, reason):
+            reason = FORGED
+        text = text_of(self.tokenizer, ids, reason)
+        return Completion(ids, log_probs, reason, text, tuple(turns.fed), fault)
+
+    def _drawn(
+        self, prompt: list[int], sampling: Sampling, stream: int, stops: list[str]
+    ) -> tuple[list[int], list[float]]:
+        body = self._request(prompt, sampling, stream & _SEED_MASK, stops)
+        answer = self.server.ask("POST", "/v1/completions", body, self.settings.request_timeout_s)
+        return drawn(answer, prompt, sampling.max_new_tokens, self.num_real_tokens)
+
+    def _request(self, prompt: list[int], sampling: Sampling, seed: int, stops: list[str]) -> dict[str, Any]:
         """Everything is said, so that no default of the server or of its checkpoint counts."""
         return {
             "model": self.server.model, "prompt": prompt, "n": 1, "max_tokens": sampling.max_new_tokens, "seed": seed,
             "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k,
             "min_p": sampling.min_p, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
             "logit_bias": self._bias, "stop_token_ids": self.stop_ids, "ignore_eos": True,
-            "stop": [] if stop_text is None else [stop_text], "skip_special_tokens": False,
+            "stop": stops, "skip_special_tokens": False,
             "logprobs": 0, "return_token_ids": True,
         }  # fmt: skip
 
     def _check_mode(self) -> None:
         """The server gives log-probabilities of the distribution that it draws from. Raises UserError."""
         sampling = Sampling(top_k=1, max_new_tokens=1)
-        body = self._request(self._probe.ids, sampling, 0, None)
+        body = self._request(self._probe.ids, sampling, 0, [])
+        body["logit_bias"] = {**self._bias, "0": _FAVOUR}  # else two tokens may share the first place
         answer = self.server.ask("POST", "/v1/completions", body, self.settings.request_timeout_s)
         _, (log_prob,) = drawn(answer, self._probe.ids, 1, self.num_real_tokens)
         if log_prob < _CERTAIN:
@@ -265,9 +337,13 @@ def drawn(answer: Any, prompt: list[int], max_tokens: int, num_real_tokens: int)
 
 
 def open_engine(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: RolloutServer | None, out: Path
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: RolloutServer | None,
+    out: Path,
+    tools: Toolbox | None = None,
 ) -> AbstractContextManager[RolloutEngine | VllmEngine]:
     """The engine that a machine profile asks for: a vLLM server, or with no settings the one in this process."""
     if settings is None:
-        return nullcontext(RolloutEngine(model, tokenizer))
-    return VllmEngine(model, tokenizer, settings, out)
+        return nullcontext(RolloutEngine(model, tokenizer, tools=tools))
+    return VllmEngine(model, tokenizer, settings, out, tools)

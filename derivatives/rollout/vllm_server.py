@@ -45,6 +45,9 @@ _PR_SET_PDEATHSIG = 1
 _CPU_OPTIONS = ("--no-enable-chunked-prefill",)
 """vLLM 0.32 on CPU ends when a prompt with a seed is read in parts (\"CPU Generator does not use offset\")."""
 _DEV_PATHS = ("/pause", "/resume", "/collective_rpc", "/reset_prefix_cache")
+RECEIVER = "derive_receiver.WeightsReceiver"
+"""What a started server mixes into its workers, so that they can take weights by a collective."""
+IN_SERVER = Path(__file__).parent / "in_server"
 
 
 class VllmServer:
@@ -83,7 +86,9 @@ class VllmServer:
             "--served-model-name", MODEL_NAME, "--dtype", dtype,
             "--logprobs-mode", "processed_logprobs",  # of the distribution that was drawn from
             "--generation-config", "vllm",  # else penalties of the checkpoint's own file apply
-            "--disable-uvicorn-access-log", *(_CPU_OPTIONS if device == "cpu" else ()), *self.settings.arguments,
+            "--disable-uvicorn-access-log", *(_CPU_OPTIONS if device == "cpu" else ()),
+            *(("--worker-extension-cls", RECEIVER) if self.settings.weights != "disk" else ()),
+            *self.settings.arguments,
         ]  # fmt: skip
         self._process = _start_child(words, self._environment(), self.log_path)
         deadline = time.monotonic() + self.settings.start_timeout_s
@@ -211,9 +216,12 @@ class VllmServer:
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it has its own python
+        path = [str(IN_SERVER)] if self.settings.weights != "disk" else []
+        path += [self.settings.environment["PYTHONPATH"]] if "PYTHONPATH" in self.settings.environment else []
         return {
             "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", **inherited, **self.settings.environment,
             "VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": self._key or "",
+            **({"PYTHONPATH": os.pathsep.join(path)} if path else {}),
         }  # fmt: skip
 
     def _said(self) -> str:

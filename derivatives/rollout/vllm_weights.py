@@ -1,4 +1,4 @@
-"""The policy's weights on their way to a vLLM server: written as a checkpoint, loaded from it, and proven to be there.
+"""The policy's weights on their way to a vLLM server: written as a checkpoint or sent, loaded, and proven to be there.
 
 Tied embeddings are written untied, the output projection as a tensor of its own: vLLM 0.32 keeps a packed copy of a
 tied one on CPU, which its reload leaves as it was (measured: log-probabilities 0.32 nats off after a reload, where
@@ -11,7 +11,8 @@ not reach the server, which the importance weights answer for.
 A reload that does nothing answers like one that does. So after each the server is asked for the log-probabilities of a
 fixed text, which must be the trainer's within a bound, and must have changed where most of the trainer's did.
 
-Not done: sending the weights over a collective (NCCL) instead of the disk.
+They go by a broadcast to the server's workers (`vllm_collective.py`) or through files, see `rollout.weights`; the
+first ones always through files, which the server starts from.
 
 Shape letters: T tokens of the fixed text, V vocabulary, E hidden size.
 """
@@ -23,6 +24,7 @@ import copy
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +56,7 @@ def write_weights(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    state = {name: tensor.detach().to("cpu").contiguous() for name, tensor in plain_weights(model)}
-    head_VE = head_weight(model).detach().to("cpu", copy=True)
-    head_VE[num_real_tokens(tokenizer) :] = 0.0
-    state["lm_head.weight"] = head_VE
+    state = served_weights(model, tokenizer)
     config = copy.deepcopy(model.config)
     config.tie_word_embeddings = False
     config.architectures = [type(model).__name__]
@@ -68,6 +67,18 @@ def write_weights(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
     os.replace(partial, folder)
 
 
+def served_weights(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+    """The model's weights in its working precision, untied, in main memory, by the names of a checkpoint.
+
+    Rows of the output projection that are padding of the vocabulary are 0.
+    """
+    state = {name: tensor.detach().to("cpu").contiguous() for name, tensor in plain_weights(model)}
+    head_VE = head_weight(model).detach().to("cpu", copy=True)
+    head_VE[num_real_tokens(tokenizer) :] = 0.0
+    state["lm_head.weight"] = head_VE
+    return state
+
+
 def load_weights(server: VllmServer, folder: Path) -> None:
     """Make a running server read the weights of a folder, and forget what it computed with the old ones.
 
@@ -76,10 +87,25 @@ def load_weights(server: VllmServer, folder: Path) -> None:
         RetryableError: It failed.
     """
     limit = server.settings.sync_timeout_s
+    order = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}, "timeout": limit}
+    replace_weights(server, lambda: server.ask("POST", "/collective_rpc", order, timeout_s=limit))
+
+
+def replace_weights(server: VllmServer, bring: Callable[[], object]) -> None:
+    """Let a running server take new weights while it draws nothing, and forget what it computed with the old ones.
+
+    Args:
+        server: The server.
+        bring: Gives it the weights.
+
+    Raises:
+        UserError: It has no such endpoints.
+        RetryableError: It failed.
+    """
+    limit = server.settings.sync_timeout_s
     server.ask("POST", "/pause?mode=wait", timeout_s=limit)
     try:
-        order = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}, "timeout": limit}
-        server.ask("POST", "/collective_rpc", order, timeout_s=limit)
+        bring()
         # Keys and values of prompts under the old weights would be taken for those under the new ones.
         answer = server.ask("POST", "/reset_prefix_cache", timeout_s=limit)
         if isinstance(answer, dict) and answer.get("success") is False:

@@ -3,7 +3,8 @@
 The same mathematics in all: a flash-attn package (`flash.py`) that is installed and fits the GPU, else torch's own
 `varlen_attn` on CUDA, else per-document attention that needs no special kernel (CPU, and FP32 on any device). The last
 one puts documents of similar length side by side with little padding at their ends, where a causal mask hides it, so
-that many short documents cost a few large operations; a dense mask over the packed row is never built.
+that many short documents cost a few large operations; a dense mask over the packed row is never built. It alone can
+have documents continue another one, as the completions of a group continue their prompt, which the row then holds once.
 
 All are reached through `packed_attention`, and through transformers under `REGISTERED_NAME`, when the forward pass is
 given `packing=`. A forward pass must also be given `use_cache=False` (`forward.hidden_states` does), because a cache
@@ -22,7 +23,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ from transformers.masking_utils import flash_attention_mask
 
 from configs.errors import UserError
 from derivatives.training import flash
-from derivatives.training.document_attention import SHORT_DOCUMENT, DocumentAttention
+from derivatives.training.document_attention import SHORT_DOCUMENT, DocumentAttention, Group
 
 REGISTERED_NAME = "packed_documents"
 """Without the word that makes transformers look for a hub kernel."""
@@ -55,14 +56,14 @@ class Packing:
             no tokens); the one object is given for queries and for keys.
         max_length: Tokens of the longest document.
         method: One of `METHODS`.
-        groups: For `documents`: (number of documents, padded length) of each group.
+        groups: For `documents`: how many documents of which padded length, and what they continue.
         slots_T: For `documents`: place of each token in the padded layout, or None where nothing is padded or moved.
     """
 
     cu_seqlens: Tensor
     max_length: int
     method: str
-    groups: tuple[tuple[int, int], ...]
+    groups: tuple[Group, ...]
     slots_T: Tensor | None
 
 
@@ -93,30 +94,40 @@ def head_dim_of(model: PreTrainedModel) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
-def plan(lengths: Sequence[int], cu_seqlens: Tensor, method: str) -> Packing:
-    """The packing of documents of these lengths, in their order in the row."""
+def plan(lengths: Sequence[int], cu_seqlens: Tensor, method: str, parents: Sequence[int] = ()) -> Packing:
+    """The packing of documents of these lengths, in their order in the row.
+
+    `parents` holds for each document the number of the one that it continues, -1 for none (which continues none
+    itself); only for the method `documents`. None given: there are none.
+    """
+    parents = parents or [-1] * len(lengths)
     if method != "documents":
+        assert max(parents) < 0
         num = len(cu_seqlens)
         padding = max(MIN_CU_SEQLENS, 1 << (num - 1).bit_length()) - num
         return Packing(F.pad(cu_seqlens, (0, padding), value=sum(lengths)), max(lengths), method, (), None)
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    order = sorted(range(len(lengths)), key=lambda index: (parents[index], -lengths[index]))
     groups: list[list[int]] = []
     for index in order:
-        if groups and lengths[index] >= (1 - MAX_PADDING) * lengths[groups[-1][0]]:
+        first = groups[-1][0] if groups else index
+        if groups and parents[index] == parents[first] and lengths[index] >= (1 - MAX_PADDING) * lengths[first]:
             groups[-1].append(index)
         else:
             groups.append([index])
     starts = torch.tensor((0, *lengths)).cumsum(0).tolist()
     slots_T = torch.empty(starts[-1], dtype=torch.int64)
     offset = 0
+    sizes: list[Group] = []
+    place_of: dict[int, int] = {}
     for group in groups:
-        longest = lengths[group[0]]
+        longest, parent = lengths[group[0]], parents[group[0]]
+        sizes.append(Group(len(group), longest, *((place_of[parent], lengths[parent]) if parent >= 0 else ())))
         for index in group:
+            place_of[index] = offset
             slots_T[starts[index] : starts[index + 1]] = torch.arange(offset, offset + lengths[index])
             offset += longest
     moved = offset != len(slots_T) or not torch.equal(slots_T, torch.arange(offset))
-    sizes = tuple((len(group), lengths[group[0]]) for group in groups)
-    return Packing(cu_seqlens, max(lengths), method, sizes, slots_T.to(cu_seqlens.device) if moved else None)
+    return Packing(cu_seqlens, max(lengths), method, tuple(sizes), slots_T.to(cu_seqlens.device) if moved else None)
 
 
 def packed_attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, packing: Packing, scale: float) -> Tensor:
@@ -173,20 +184,22 @@ class _Unpad(torch.autograd.Function):
 
 
 def _attend_by_document(qkv_TXD: Tensor, num_heads: int, packing: Packing, scale: float) -> Tensor:
-    sizes = [number * length for number, length in packing.groups]
+    sizes = [group.number * group.length for group in packing.groups]
     padded_PXD = qkv_TXD if packing.slots_T is None else _Pad.apply(qkv_TXD, packing.slots_T, sum(sizes))
-    parts = []
-    for part, (number, length) in zip(padded_PXD.split(sizes), packing.groups, strict=True):
-        part_NLXD = part.unflatten(0, (number, length))
-        parts.append(_attend_group(part_NLXD, num_heads, scale).flatten(0, 1))
-    out_PHD = parts[0] if len(parts) == 1 else torch.cat(parts)
+    is_cpu_bf16 = qkv_TXD.dtype == torch.bfloat16 and qkv_TXD.device.type == "cpu"
+    if is_cpu_bf16 or any(group.seen for group in packing.groups):
+        out_PHD = DocumentAttention.apply(padded_PXD, num_heads, scale, packing.groups)
+    else:
+        parts = []
+        for part, group in zip(padded_PXD.split(sizes), packing.groups, strict=True):
+            part_NLXD = part.unflatten(0, (group.number, group.length))
+            parts.append(_attend_group(part_NLXD, num_heads, scale).flatten(0, 1))
+        out_PHD = parts[0] if len(parts) == 1 else torch.cat(parts)
     return out_PHD if packing.slots_T is None else _Unpad.apply(out_PHD, packing.slots_T)
 
 
 def _attend_group(qkv_NLXD: Tensor, num_heads: int, scale: float) -> Tensor:
     """Causal attention over documents of one (padded) length: [N, L, H, D]."""
-    if qkv_NLXD.dtype == torch.bfloat16 and qkv_NLXD.device.type == "cpu":
-        return DocumentAttention.apply(qkv_NLXD, num_heads, scale)
     num_kv_heads = (qkv_NLXD.shape[2] - num_heads) // 2
     q, k, v = (part.transpose(1, 2) for part in qkv_NLXD.split((num_heads, num_kv_heads, num_kv_heads), dim=2))
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=num_heads != num_kv_heads)
@@ -227,6 +240,10 @@ PROBE_LENGTHS = ((5, 17, 1, 15, 17, 2), (SHORT_DOCUMENT + 1, 2))
 The long one is most of the probe's time, so it lies in a row that few passes are needed for."""
 
 
+PROBE_TREES = ((5, 4, 7, 4), (9, 3, 3))
+"""Documents of the probe's row of trees: what is shared, then the tokens of each branch after its last token."""
+
+
 def leak_probe(model: PreTrainedModel) -> float:
     """Largest trace of one document in another, over hidden states and gradients; 0.0 when there is none.
 
@@ -236,7 +253,47 @@ def leak_probe(model: PreTrainedModel) -> float:
     must have no gradient at the changed ones. Each pair is told apart in both directions (`probe_halves`). That the
     other half's own gradients are the same too is checked on CPU only: fused CUDA kernels sum them in no fixed order.
     """
-    return max(_probe_row(model, lengths) for lengths in PROBE_LENGTHS)
+    rows = [_probe_row(model, _Probe(lengths)) for lengths in PROBE_LENGTHS]
+    if method_of(model) == "documents":
+        rows.append(_probe_row(model, _Probe.of_trees(PROBE_TREES)))
+    return max(rows)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A packed row of documents of these lengths, each with the one that it continues, or -1."""
+
+    lengths: tuple[int, ...]
+    parents: tuple[int, ...] = ()
+
+    @staticmethod
+    def of_trees(trees: Sequence[Sequence[int]]) -> _Probe:
+        """What is shared by each tree's branches, then all branches."""
+        shared = [lengths[0] for lengths in trees]
+        branches = [(length, number) for number, lengths in enumerate(trees) for length in lengths[1:]]
+        lengths = (*shared, *(length for length, _ in branches))
+        return _Probe(lengths, (*[-1] * len(shared), *(parent for _, parent in branches)))
+
+    def passes(self) -> list[tuple[set[int], set[int], set[int]]]:
+        """For each pass the documents that are changed; those that this may reach, which are they and what continues
+        them; and those whose gradients it may reach, which are these and what they continue.
+
+        Documents that continue others change by halves; what they continue, one at a time.
+        """
+        parents = self.parents or (-1,) * len(self.lengths)
+        outer = [number for number, parent in enumerate(parents) if parent < 0]
+        branches = [number for number, parent in enumerate(parents) if parent >= 0]
+        halves = [set(itertools.compress(branches or outer, half)) for half in probe_halves(len(branches or outer))]
+        found = []
+        for changed in [*halves, *({number} for number in outer if branches)]:
+            reached = changed | {number for number in branches if parents[number] in changed}
+            found.append((changed, reached, reached | {parents[number] for number in reached}))
+        return found
+
+    def tokens(self, documents: set[int]) -> Tensor:
+        """Whether each token is of one of these, bool [T]."""
+        chosen = torch.tensor([number in documents for number in range(len(self.lengths))])
+        return chosen.repeat_interleave(torch.tensor(self.lengths))
 
 
 def probe_halves(num_documents: int) -> list[list[bool]]:
@@ -252,20 +309,20 @@ def probe_halves(num_documents: int) -> list[list[bool]]:
     return [[number in code for code in codes] for number in range(num_passes)]
 
 
-def _probe_row(model: PreTrainedModel, lengths: tuple[int, ...]) -> float:
+def _probe_row(model: PreTrainedModel, probe: _Probe) -> float:
     generator = torch.Generator().manual_seed(0)
     vocab_size: int = model.config.vocab_size
-    ids_T = torch.randint(vocab_size, (sum(lengths),), generator=generator)
+    ids_T = torch.randint(vocab_size, (sum(probe.lengths),), generator=generator)
     weights_TE = torch.randn(len(ids_T), model.config.hidden_size, generator=generator)
-    hidden_TE, gradient_TE = _probe_pass(model, lengths, ids_T, weights_TE)
+    hidden_TE, gradient_TE = _probe_pass(model, probe, ids_T, weights_TE)
     worst = 0.0
-    for half in probe_halves(len(lengths)):
-        changed = torch.repeat_interleave(torch.tensor(half), torch.tensor(lengths))
+    for documents in probe.passes():
+        changed, reached, gradient_reached = map(probe.tokens, documents)
         other_ids_T = torch.where(changed, (ids_T + 1) % vocab_size, ids_T)
-        other_TE, other_gradient_TE = _probe_pass(model, lengths, other_ids_T, weights_TE * ~changed[:, None])
-        traces = [(other_TE - hidden_TE)[~changed], other_gradient_TE[changed]]
+        other_TE, other_gradient_TE = _probe_pass(model, probe, other_ids_T, weights_TE * ~reached[:, None])
+        traces = [(other_TE - hidden_TE)[~reached], other_gradient_TE[reached]]
         if model.device.type == "cpu":
-            traces.append((other_gradient_TE - gradient_TE)[~changed])
+            traces.append((other_gradient_TE - gradient_TE)[~gradient_reached])
         # A kernel that gives NaN is no proof: no comparison with it is ever true.
         worst = max(worst, *(float(trace.abs().nan_to_num(math.inf, math.inf).max()) for trace in traces))
     return worst
@@ -281,18 +338,20 @@ def require_no_leak(model: PreTrainedModel) -> None:
         )
 
 
-def _probe_pass(
-    model: PreTrainedModel, lengths: tuple[int, ...], ids_T: Tensor, weights_TE: Tensor
-) -> tuple[Tensor, Tensor]:
+def _probe_pass(model: PreTrainedModel, probe: _Probe, ids_T: Tensor, weights_TE: Tensor) -> tuple[Tensor, Tensor]:
     """Hidden states of the packed probe, and the gradient of their weighted sum at the embeddings."""
-    from derivatives.training.batch import Row, pack
+    from derivatives.training.batch import Row, pack, pack_groups
     from derivatives.training.forward import hidden_states  # which is built on this file
 
-    starts = [0, *itertools.accumulate(lengths)]
+    starts = [0, *itertools.accumulate(probe.lengths)]
     ids = ids_T.tolist()
     rows = [Row(ids[start:end]) for start, end in itertools.pairwise(starts)]
-    (batch,) = pack(rows, len(ids))
+    (batch,) = pack_groups([rows], len(ids)) if probe.parents else pack(rows, len(ids))
     place_T = torch.cat([torch.arange(starts[index], starts[index + 1]) for index in batch.row_indices])
+    if probe.parents:
+        before = [probe.lengths[parent] if parent >= 0 else 0 for parent in probe.parents]
+        positions = [torch.arange(start, start + num) for start, num in zip(before, probe.lengths, strict=True)]
+        batch = replace(batch, position_ids_T=torch.cat(positions), parents=probe.parents)
     seen: list[Tensor] = []
 
     def as_leaf(module: torch.nn.Module, args: object, output: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 A `Row` is one document with the weight of each of its tokens in the loss. `pack` lays rows end to end into
 `PackedBatch`es of bounded size; position ids restart with every row, and `cu_seqlens` says where rows begin, as
 variable-length attention wants it. Nothing is padded, cut or lost. Rows lie in order of falling length, so that
-neighbours are of similar length, which the CPU attention uses.
+neighbours are of similar length, which the CPU attention uses. `pack_shared` lays rows that begin alike, the
+completions of one prompt, say, behind one copy of what they share (prefix trees of one level).
 
 Shape letters: T tokens in the packed row, N rows in it.
 """
@@ -14,6 +15,7 @@ import heapq
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,6 +52,18 @@ class Row:
         return [0.0] * num_context + [1.0] * (len(self.ids) - num_context)
 
 
+def answer_row(ids: Sequence[int], trained: Sequence[bool], key: str = "") -> Row:
+    """A document of which only some tokens are trained on; where that is all from one on, it needs no weights.
+
+    >>> answer_row([7, 8, 9], [False, True, True]).trained_from
+    1
+    """
+    first = trained.index(True) if True in trained else len(ids)
+    if all(trained[first:]):
+        return Row(ids, trained_from=first, key=key)
+    return Row(ids, loss_weights=[1.0 if flag else 0.0 for flag in trained], key=key)
+
+
 @dataclass(frozen=True)
 class PackedBatch:
     """One packed row, with everything shifted to the token that predicts: `targets_T[t]` is the token after t.
@@ -63,6 +77,8 @@ class PackedBatch:
         extras: float32 [T] by name, shifted like the targets.
         row_indices: Which of the packed rows lies where, as positions in the list that was given to `pack`.
         lengths: Tokens of each row, in the same order (plain numbers, so that no device is asked).
+        parents: For each row the number in this batch of the one that it continues, or -1; empty where none does.
+            Attention gives a row its parent's keys before its own, and its positions go on from its parent's.
     """
 
     input_ids_T: Tensor
@@ -73,6 +89,7 @@ class PackedBatch:
     extras: Mapping[str, Tensor]
     row_indices: tuple[int, ...]
     lengths: tuple[int, ...]
+    parents: tuple[int, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -140,6 +157,31 @@ def pack_groups(
         places = tuple(place for index in chosen for place in range(starts[index], starts[index + 1]))
         batches.append(_assemble(rows, places) if rows else _nothing_like(groups[0][0]))
     return batches
+
+
+def pack_shared(families: Sequence[Sequence[Row]], num_shared: Sequence[int], max_tokens: int) -> list[PackedBatch]:
+    """As `pack`, of families of rows that begin with the same tokens, which are computed once for all of a family.
+
+    What is shared is a row of its own, without its last token, from which each of its branches goes on with that token
+    again (so that it may predict another one in each); the last token of a branch, which predicts nothing, is left out.
+    A family that is longer than `max_tokens` is cut into several.
+
+    Args:
+        families: Rows, of which none of the shared tokens but the last is trained on or followed by one that is.
+        num_shared: How many tokens the rows of each family begin with alike, at least 1.
+        max_tokens: As in `pack`.
+
+    Returns:
+        Batches whose `row_indices` count through all rows of all families; a shared row has that of its first branch.
+    """
+    places = itertools.count()
+    trees: list[_Tree] = []
+    for family, shared in zip(families, num_shared, strict=True):
+        numbered = [(row, next(places)) for row in family]
+        for branches in _first_fit([len(row.ids) - shared for row, _ in numbered], max_tokens - (shared - 1)):
+            trees.append(_tree([numbered[branch] for branch in branches], shared - 1))
+    bins = _first_fit([tree.num_tokens for tree in trees], max_tokens)
+    return [_assemble_trees([trees[index] for index in chosen]) for chosen in bins]
 
 
 def num_trained(rows: Sequence[Row]) -> float:
@@ -210,6 +252,66 @@ def _assemble(rows: Sequence[Row], row_indices: tuple[int, ...]) -> PackedBatch:
         extras=extras,
         row_indices=row_indices,
         lengths=lengths,
+    )
+
+
+class _Tree(NamedTuple):
+    """Rows that begin alike, from the last token that is shared; what is before that, if computed once; places."""
+
+    shared: Row | None
+    branches: list[Row]
+    row_indices: list[int]
+
+    @property
+    def num_tokens(self) -> int:
+        own = sum(len(row.ids) for row in self.branches)
+        return own if self.shared is None else own - len(self.branches) + len(self.shared.ids)
+
+
+def _tree(numbered: list[tuple[Row, int]], num_before: int) -> _Tree:
+    rows, places = [row for row, _ in numbered], [place for _, place in numbered]
+    if len(rows) == 1 or num_before == 0:
+        return _Tree(None, rows, places)
+    return _Tree(_piece(rows[0], slice(num_before)), [_piece(row, slice(num_before, None)) for row in rows], places)
+
+
+def _piece(row: Row, part: slice) -> Row:
+    extras = {name: values[part] for name, values in row.extras.items()}
+    return Row(row.ids[part], loss_weights=row.weights()[part], extras=extras, key=row.key)
+
+
+def _assemble_trees(trees: Sequence[_Tree]) -> PackedBatch:
+    """What is shared first, then all branches."""
+    number_of = {index: number for number, index in enumerate(i for i, tree in enumerate(trees) if tree.shared)}
+    rows = [trees[index].shared for index in number_of]
+    row_indices = [trees[index].row_indices[0] for index in number_of]
+    parents = [-1] * len(rows)
+    for index, tree in enumerate(trees):
+        rows += tree.branches
+        row_indices += tree.row_indices
+        parents += [number_of.get(index, -1)] * len(tree.branches)
+    batch = _assemble([row for row in rows if row is not None], tuple(row_indices))
+    return _continued(batch, tuple(parents)) if number_of else batch
+
+
+def _continued(batch: PackedBatch, parents: tuple[int, ...]) -> PackedBatch:
+    """The batch with rows that go on from others: at their positions, and without their last token."""
+    has_parent = [parent >= 0 for parent in parents]
+    kept_T = torch.ones(batch.num_tokens, dtype=torch.bool)
+    kept_T[batch.cu_seqlens[1:][torch.tensor(has_parent)] - 1] = False
+    lengths = tuple(length - cut for length, cut in zip(batch.lengths, has_parent, strict=True))
+    starts = [lengths[parent] if parent >= 0 else 0 for parent in parents]
+    positions = [torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+    return PackedBatch(
+        input_ids_T=batch.input_ids_T[kept_T],
+        position_ids_T=torch.cat(positions),
+        cu_seqlens=torch.tensor((0, *itertools.accumulate(lengths)), dtype=torch.int32),
+        targets_T=batch.targets_T[kept_T],
+        weights_T=batch.weights_T[kept_T],
+        extras={name: values[kept_T] for name, values in batch.extras.items()},
+        row_indices=batch.row_indices,
+        lengths=lengths,
+        parents=parents,
     )
 
 

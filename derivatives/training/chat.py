@@ -4,6 +4,9 @@ One rule keeps sampling and training in step: what stands before a completion is
 `encode_chat(..., add_generation_prompt=True)` does for a rollout, and the completion is tokenised by itself. So the
 ids that the loss sees are the ids that a sampler would have produced.
 
+What an interpreter said inside an answer (`verifiers/tool_text.py`) was fed to the sampler, tokenised by itself. So it
+is here, and it is not trained on: a model that learnt to write it would learn to make it up.
+
 Format: ChatML as in Qwen2.5 (arXiv:2412.15115). It does not cut or pad, and it adds no system prompt of its own;
 a template may (the published Qwen2.5 template does).
 """
@@ -15,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from configs.errors import UserError
+from verifiers.tool_text import fed_spans
 
 END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
@@ -56,17 +60,52 @@ def conversation(prompt: str, system: str | None = None) -> list[dict[str, str]]
 
 
 def encode_example(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, system: str | None = None
-) -> tuple[list[int], int]:
-    """Ids of one question and answer, ending with the end-of-turn token, and how many of them are the prompt."""
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    completion: str,
+    system: str | None = None,
+    learn_outputs: bool = False,
+) -> tuple[list[int], list[bool]]:
+    """Ids of one question and answer, ending with the end-of-turn token, and whether each is trained on: the answer.
+
+    What an interpreter said inside it is not trained on, unless `learn_outputs` says so.
+    """
     prompt_ids = encode_chat(tokenizer, conversation(prompt, system), add_generation_prompt=True)
-    return [*prompt_ids, *encode_text(tokenizer, completion), turn_end_id(tokenizer)], len(prompt_ids)
+    answer_ids, trained = encode_answer(tokenizer, completion, learn_outputs)
+    return [*prompt_ids, *answer_ids], [*([False] * len(prompt_ids)), *trained]
+
+
+def encode_answer(
+    tokenizer: PreTrainedTokenizerBase, text: str, learn_outputs: bool = False
+) -> tuple[list[int], list[bool]]:
+    """Ids of what an assistant says with the token that ends its turn, and whether each is trained on.
+
+    Args:
+        tokenizer: With a chat template.
+        text: The turn's content.
+        learn_outputs: Train on what an interpreter said too, tokenised as the rest of the text.
+    """
+    ids: list[int] = []
+    trained: list[bool] = []
+    position = 0
+    for start, end in [] if learn_outputs else fed_spans(text):
+        written, fed = encode_text(tokenizer, text[position:start]), encode_text(tokenizer, text[start:end])
+        ids += [*written, *fed]
+        trained += [True] * len(written) + [False] * len(fed)
+        position = end
+    rest = [*encode_text(tokenizer, text[position:]), turn_end_id(tokenizer)]
+    return [*ids, *rest], [*trained, *([True] * len(rest))]
 
 
 def encode_messages(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], system: str | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    system: str | None = None,
+    learn_outputs: bool = False,
 ) -> tuple[list[int], list[bool]]:
     """Ids of a conversation and, for each id, whether it is trained on: assistants' contents and their end-of-turn.
+
+    What an interpreter said inside a content is not trained on, unless `learn_outputs` says so.
 
     The row ends with the last assistant turn's end-of-turn token; what a user says after it teaches nothing.
 
@@ -92,9 +131,9 @@ def encode_messages(
                 "give each turn as an example of its own (prompt and completion)"
             )
         context_ids = encode_text(tokenizer, before[len(done) :])
-        turn_ids = [*encode_text(tokenizer, message["content"]), turn_end_id(tokenizer)]
+        turn_ids, turn_trained = encode_answer(tokenizer, message["content"], learn_outputs)
         ids += [*context_ids, *turn_ids]
-        trained += [False] * len(context_ids) + [True] * len(turn_ids)
+        trained += [*([False] * len(context_ids)), *turn_trained]
         done = before + turn
     return ids, trained
 

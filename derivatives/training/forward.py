@@ -21,7 +21,7 @@ def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
 
     Always without a cache: with one, transformers would take the packed row for a single sequence.
     """
-    packing = attention.plan(batch.lengths, batch.cu_seqlens, attention.method_of(model))
+    packing = attention.plan(batch.lengths, batch.cu_seqlens, attention.method_of(model), batch.parents)
     output = model.base_model(
         input_ids=batch.input_ids_T[None], position_ids=batch.position_ids_T[None], use_cache=False, packing=packing
     )

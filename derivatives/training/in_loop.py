@@ -99,9 +99,9 @@ class InLoop:
 
         found = {}
         for name, (rows, num_bytes) in self.texts.items():
-            share = pack_share(rows, self.stage.micro_batch_tokens, trainer.ranks.rank, trainer.ranks.num)
+            share = pack_share(rows, self.stage.micro_batch_tokens, trainer.ranks.data_rank, trainer.ranks.num_data)
             own = sum(float(trainer.look(batch, nats)) for batch in share)
-            total = sum(value for (value,) in trainer.ranks.gather_numbers([own]))
+            total = sum(value for (value,) in trainer.ranks.gather_shares([own]))
             found[name] = total / math.log(2) / num_bytes
         return found
 

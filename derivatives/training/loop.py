@@ -12,8 +12,8 @@ over the whole step weighted by token (one divisor, so that the split into micro
 updates, and logs. A killed run that is started again gives the same bytes on one machine, with one torch and one number
 of threads, because everything drawn depends on the seed and the step only, and all else is in the checkpoint.
 
-Over several ranks (`ranks.py`) each trains on a share of the step's rows; the divisor is that of all, so that the
-result differs from one process's by rounding. The first rank writes the log and the model.
+Over several ranks (`ranks.py`) each trains on its data rank's share of the step's rows; the divisor is that of all, so
+that the result differs from one process's by rounding. The first rank writes the log and the model.
 
 Shape letters: T tokens in the packed row, E hidden size.
 """
@@ -53,6 +53,7 @@ from derivatives.training.recompute import recompute_layers
 from derivatives.training.schedule import learning_rate
 from derivatives.training.sharding import Loss, LossOf, ShardedAdamW, shard
 from derivatives.training.spread import open_spread, read_rows, two_layers, write_spread
+from derivatives.training.tensor_parallel import cut, share_loss
 from derivatives.training.throughput import ModelFlops, peak_flops, peak_memory_gb
 from derivatives.training.trackers import Trackers
 from derivatives.training.watch import ANOMALY_FILE, Blame, Watch, Wrong, blame_each, keep_batch, worst, worst_rows
@@ -169,6 +170,7 @@ class Trainer:
             if self.lora is not None:
                 add_adapters(probed, self.lora, self.stage_file.seed)
             recompute_layers(probed, self.stage.recompute)
+            cut(probed, self.ranks)
         attention.require_no_leak(probed)
 
     def _resume(self) -> None:
@@ -234,12 +236,13 @@ class Trainer:
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             "attention": attention.method_of(self.model),
             **({"compile": True} if self.stage_file.machine.compile else {}),
+            **({"tensor_parallel": self.ranks.tensor} if self.ranks.tensor > 1 else {}),
         }
 
     def train_step(self, rows: Sequence[Row]) -> None:
         """One supervised step: cross-entropy over all weighted tokens of these rows, then the log."""
         limit, ranks = self.stage.micro_batch_tokens, self.ranks
-        batches = pack(rows, limit) if ranks.alone else pack_share(rows, limit, ranks.rank, ranks.num)
+        batches = pack(rows, limit) if ranks.alone else pack_share(rows, limit, ranks.data_rank, ranks.num_data)
         trained = num_trained(rows)
         if trained == 0:
             names = ", ".join(row.key for row in rows)[:300]
@@ -256,7 +259,11 @@ class Trainer:
 
     def _cross_entropy(self, hidden_TE: Tensor, batch: PackedBatch) -> Tensor:
         entropy = compiled_cross_entropy if self.stage_file.machine.compile else chunked_cross_entropy
-        return entropy(hidden_TE, head_weight(self.model), batch.targets_T, batch.weights_T)
+
+        def of(hidden_TE: Tensor, head_VE: Tensor, own_T: Tensor) -> Tensor:
+            return entropy(hidden_TE, head_VE, batch.targets_T, torch.where(own_T, batch.weights_T, 0.0))
+
+        return share_loss(of, hidden_TE, head_weight(self.model), batch.weights_T != 0, self.ranks)
 
     def update(
         self,
@@ -283,7 +290,7 @@ class Trainer:
                 micro-batch does not fit in memory.
         """
         if self.lora is not None and self.lora.dropout > 0:
-            seed_step(self.stage_file.seed, self.step, self.ranks.rank)
+            seed_step(self.stage_file.seed, self.step, self.ranks.data_rank)
             set_dropout(self.model, True)
         losses: list[Tensor] = []
         for batch in batches:
@@ -300,7 +307,7 @@ class Trainer:
         if self.lora is not None:
             set_dropout(self.model, False)
         own = torch.stack(losses).tolist()
-        total = sum(map(sum, self.ranks.gather_numbers(own)))
+        total = sum(map(sum, self.ranks.gather_shares(own)))
         lr = learning_rate(self.stage, self.step, self.total)
         limits = self.watch.loss_limit(), self.watch.norm_limit()
         self.saver.wait_until_read()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.settings.training import Optimization
+from derivatives.training.pieces import Piece, put_together, whole_piece
 
 
 class MasterAdamW:
@@ -52,9 +53,9 @@ class MasterAdamW:
         """L2 norm of the whole gradient."""
         return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
 
-    def _rows(self, number: int) -> tuple[int, int, int]:
-        """Of master `number`: its first row and the one past its last, and how many the whole parameter has."""
-        return 0, len(self.masters[number]), len(self.masters[number])
+    def _piece(self, number: int) -> Piece:
+        """The block of a whole parameter that master `number` is."""
+        return whole_piece(self.masters[number])
 
     def step(self, lr: float, limit: float = float("inf")) -> float:
         """Clip, update the masters, rewrite the working weights, forget the gradients.
@@ -78,8 +79,12 @@ class MasterAdamW:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """Masters and moments; the tensors themselves, not copies."""
-        return {"masters": [master.detach() for master in self.masters], "adamw": self.adamw.state_dict()}
+        """Masters and moments, the tensors themselves, not copies; and which block of each parameter they are."""
+        return {
+            "masters": [master.detach() for master in self.masters],
+            "adamw": self.adamw.state_dict(),
+            "ranges": [self._piece(number).ranges for number in range(len(self.masters))],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state and rewrite the model's working weights from its masters."""
@@ -92,28 +97,32 @@ class MasterAdamW:
         self._write_weights()
 
     def load_shards(self, shards: Sequence[dict[str, Any]]) -> None:
-        """Take over the states of all ranks of a run, of however many; each holds some rows of every tensor."""
-        masters = [self._own_rows([shard["masters"][n] for shard in shards], n) for n in range(len(self.masters))]
+        """Take over the states of all ranks of a run, of however many; each holds a block of every tensor.
+
+        Raises:
+            ValueError: They are of another model or of an older layout, or some are missing.
+        """
+        if any("ranges" not in shard for shard in shards):
+            raise ValueError("the checkpoint was written by an older version, which did not say what each rank held")
+        masters = [
+            put_together(self._piece(n), [(shard["ranges"][n], shard["masters"][n]) for shard in shards])
+            for n in range(len(self.masters))
+        ]
         moments = {}
         for place, number in enumerate(self._adamw_order):
-            states = [shard["adamw"]["state"][place] for shard in shards if place in shard["adamw"]["state"]]
+            states = [
+                (shard["ranges"][number], shard["adamw"]["state"][place])
+                for shard in shards
+                if place in shard["adamw"]["state"]
+            ]
             if states:
                 moments[place] = {
-                    name: self._own_rows([state[name] for state in states], number) if value.ndim > 0 else value
-                    for name, value in states[0].items()
+                    name: put_together(self._piece(number), [(ranges, state[name]) for ranges, state in states])
+                    if value.ndim > 0
+                    else value
+                    for name, value in states[0][1].items()
                 }
         self.load_state_dict({"masters": masters, "adamw": {**shards[0]["adamw"], "state": moments}})
-
-    def _own_rows(self, pieces: Sequence[Tensor], number: int) -> Tensor:
-        """This optimizer's rows of a tensor that lies in pieces, one after another; a copy."""
-        begin, end, total = self._rows(number)
-        if sum(map(len, pieces)) != total:
-            raise ValueError("the saved masters have other shapes than this model's parameters")
-        found, start = [], 0
-        for piece in pieces:
-            found.append(piece[max(0, begin - start) : max(0, end - start)])
-            start += len(piece)
-        return torch.cat(found)
 
     def _write_weights(self) -> None:
         if self.weights[0] is not self.masters[0]:

@@ -10,6 +10,7 @@ Shape letters: T tokens in the packed row, E hidden size, N rows in it, P pairs.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -28,9 +29,11 @@ from configs.stage import StageFile
 from derivatives.losses.cross_entropy import chunked_log_probs
 from derivatives.training.batch import PackedBatch, Row, pack_share
 from derivatives.training.checkpoint import disk_full_as_os_error
-from derivatives.training.forward import hidden_states
-from derivatives.training.model import head_weight, load_model
-from derivatives.training.ranks import Ranks
+from derivatives.training.model import Precision, head_weight, load_model
+from derivatives.training.ranks import ALONE, Ranks
+from derivatives.training.sharding import LossOf, shard
+from derivatives.training.spread import open_spread, read_rows
+from derivatives.training.tensor_parallel import share_loss
 
 REFERENCE_FILE = "reference.safetensors"
 ABOUT = "reference"
@@ -55,13 +58,21 @@ class Pair:
         return sum(len(row.ids) for row in self.rows)
 
 
-def row_log_probs(hidden_TE: Tensor, head_VE: Tensor, batch: PackedBatch, mean: bool) -> Tensor:
-    """Log-probability of each packed row's trained tokens, summed or averaged, in nats, FP32 [N]."""
+def row_log_probs(
+    hidden_TE: Tensor, head_VE: Tensor, batch: PackedBatch, mean: bool, ranks: Ranks = ALONE
+) -> Tensor:
+    """Log-probability of each packed row's trained tokens, summed or averaged, in nats, FP32 [N].
+
+    Ranks that share layers share out the tokens; each gets the result of all.
+    """
     trained_T = batch.weights_T > 0
-    targets_T = torch.where(trained_T, batch.targets_T, -100)
-    log_probs_T, _ = chunked_log_probs(hidden_TE, head_VE, targets_T)
     empty_N = torch.zeros(len(batch.lengths), dtype=torch.float32, device=hidden_TE.device)
-    sums_N = empty_N.index_add(0, batch.rows_T, log_probs_T)
+
+    def of(hidden_TE: Tensor, head_VE: Tensor, own_T: Tensor) -> Tensor:
+        log_probs_T, _ = chunked_log_probs(hidden_TE, head_VE, torch.where(own_T, batch.targets_T, -100))
+        return empty_N.index_add(0, batch.rows_T, log_probs_T)
+
+    sums_N = share_loss(of, hidden_TE, head_VE, trained_T, ranks)
     if not mean:
         return sums_N
     return sums_N / empty_N.index_add(0, batch.rows_T, trained_T.float()).clamp(min=1.0)
@@ -93,20 +104,40 @@ def reference_log_probs(stage_file: StageFile, pairs: Sequence[Pair], out: Path,
     return values
 
 
-@torch.inference_mode()
 def _work_out(stage_file: StageFile, stage: DpoStage, rows: Sequence[Row], ranks: Ranks) -> dict[int, float]:
-    """Log-probability of every row by its place; a copy of the model is in memory meanwhile."""
-    device = stage_file.machine.device
-    model, _ = load_model(stage_file.model_folder(), stage.precision, device)
-    own: dict[int, float] = {}
-    for batch in pack_share(rows, stage.micro_batch_tokens, ranks.rank, ranks.num):
-        placed = batch.to(device)
-        values_N = row_log_probs(hidden_states(model, placed), head_weight(model), placed, stage.normalize_length)
-        own |= dict(zip(batch.row_indices, values_N.tolist(), strict=False))  # a batch of nothing has a row without one
-    del model
-    if device == "cuda":
+    """Log-probability of every row by its place, from all ranks."""
+    own = _own_share(stage_file, stage, rows, ranks)
+    gc.collect()  # modules that are sharded refer to one another
+    if stage_file.machine.device == "cuda":
         torch.cuda.empty_cache()
     return {place: value for part in ranks.gather(own) for place, value in part.items()}
+
+
+@torch.no_grad()
+def _own_share(stage_file: StageFile, stage: DpoStage, rows: Sequence[Row], ranks: Ranks) -> dict[int, float]:
+    """This rank's; the model, or its share of it, is in memory meanwhile."""
+    device = stage_file.machine.device
+    whole = _open_frozen(stage_file.model_folder(), stage.precision, device, ranks)
+    own: dict[int, float] = {}
+
+    def log_probs(hidden_TE: Tensor, batch: PackedBatch) -> Tensor:
+        return row_log_probs(hidden_TE, head_weight(whole.model), batch, stage.normalize_length, ranks)
+
+    for batch in pack_share(rows, stage.micro_batch_tokens, ranks.data_rank, ranks.num_data):
+        values_N = whole(batch.to(device), log_probs)
+        own |= dict(zip(batch.row_indices, values_N.tolist(), strict=False))  # a batch of nothing has a value still
+    return own
+
+
+def _open_frozen(folder: Path, precision: Precision, device: str, ranks: Ranks) -> LossOf:
+    """The starting model, spread over all ranks as for training, but in its working precision alone."""
+    if ranks.alone:
+        return LossOf(load_model(folder, precision, device)[0])
+    model, _ = open_spread(folder, precision, device)
+    model.requires_grad_(False)  # so that there are no FP32 masters
+    whole = shard(model, device, ranks)
+    read_rows(model, folder, precision, ranks)
+    return whole
 
 
 def _digest(values_P2: Tensor) -> str:

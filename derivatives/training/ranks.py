@@ -13,6 +13,7 @@ Not done: ranks that come and go during a run. All ranks must see one file syste
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryableError, UserError
 from configs.settings.machine import Machine
@@ -45,13 +47,48 @@ LOST_WORDS = ("connection", "timed out", "timeout", "nccl", "socket", "peer")
 class Ranks:
     """The group that a process belongs to; by itself it is the first of one.
 
+    Ranks form a mesh of two axes. Those next to one another, `tensor` at a time, work on the same rows of data with a
+    part of each layer (`tensor_parallel.py`); along the data axis rows are shared out.
+
     Attributes:
         rank: Number of this process, from 0.
         num: How many there are.
+        tensor: How many of them share each layer; divides `num`.
+        device: Where what they exchange inside layers lies, cpu or cuda.
+
+    >>> [(Ranks(rank, 6, tensor=2).data_rank, Ranks(rank, 6, tensor=2).tensor_rank) for rank in range(6)]
+    [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
     """
 
     rank: int = 0
     num: int = 1
+    tensor: int = 1
+    device: str = "cpu"
+
+    @property
+    def num_data(self) -> int:
+        """How many shares a step's rows are cut into."""
+        return self.num // self.tensor
+
+    @property
+    def data_rank(self) -> int:
+        """Which of these shares this process trains on."""
+        return self.rank // self.tensor
+
+    @property
+    def tensor_rank(self) -> int:
+        """Which part of each layer this process holds."""
+        return self.rank % self.tensor
+
+    @functools.cached_property
+    def mesh(self) -> DeviceMesh:
+        """Axes `data` and `tensor`; every rank must ask for it first at the same time."""
+        return init_device_mesh(self.device, (self.num_data, self.tensor), mesh_dim_names=("data", "tensor"))
+
+    @functools.cached_property
+    def flat_mesh(self) -> DeviceMesh:
+        """All ranks along one axis; as `mesh`."""
+        return init_device_mesh(self.device, (self.num,))
 
     @property
     def first(self) -> bool:
@@ -78,6 +115,10 @@ class Ranks:
         every = [torch.empty_like(own) for _ in range(self.num)]
         dist.all_gather(every, own)
         return [numbers.tolist() for numbers in every]
+
+    def gather_shares(self, values: Sequence[float]) -> list[list[float]]:
+        """As `gather_numbers`, once for each share of the data, whose ranks all know the same; by data rank."""
+        return self.gather_numbers(values)[:: self.tensor]
 
 
 ALONE = Ranks()
@@ -152,7 +193,7 @@ def _join(machine: Machine, out: Path) -> Ranks:
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     if not dist.is_initialized():
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s()))
-    ranks = Ranks(rank, num)
+    ranks = Ranks(rank, num, machine.tensor_parallel, machine.device)
     ranks.gather(None)  # an old failure is gone before anyone can fail
     return ranks
 

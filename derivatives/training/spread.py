@@ -1,7 +1,7 @@
 """A model that no single device or process need hold whole: opened, read and written by all ranks together.
 
 `open_spread` builds the modules without memory for their weights; after `sharding.shard` has cut them, `read_rows` has
-each rank read only its own rows of every tensor from the safetensors files. `write_spread` gathers one tensor at a
+each rank read only its own block of every tensor from the safetensors files. `write_spread` gathers one tensor at a
 time and writes a file when `FILE_BYTES` are together. So a rank holds, beside its share, one decoder layer or the
 embeddings, and the first one a file's content while it writes.
 
@@ -47,6 +47,7 @@ from derivatives.training.model import (
     sync_folder,
 )
 from derivatives.training.ranks import Ranks
+from derivatives.training.tensor_parallel import gather_parts, piece_of
 
 FILE_BYTES = 5_000_000_000
 """Largest file that is written, in bytes, but for a single tensor that is larger."""
@@ -124,7 +125,7 @@ def _replace(module: nn.Module, made: Callable[[Tensor], Tensor | None]) -> None
 
 @torch.no_grad()
 def read_rows(model: PreTrainedModel, folder: Path | str, precision: Precision, ranks: Ranks) -> None:
-    """Read this rank's rows of all weights of a model that was cut, but for its adapters, which are in no file.
+    """Read this rank's block of all weights of a model that was sharded, but for its adapters, which are in no file.
 
     Raises:
         UserError: A tensor is missing, of another shape, cannot be read, or is not finite.
@@ -138,13 +139,13 @@ def read_rows(model: PreTrainedModel, folder: Path | str, precision: Precision, 
                 if FIRST in name or SECOND in name:
                     continue
                 plain = name.replace(BASE, ".")
-                piece = tensors[plain].get_slice(plain) if plain in tensors else None
-                if piece is None or tuple(piece.get_shape()) != tuple(weight.shape):
+                block = piece_of(name, weight, ranks)
+                there = tensors[plain].get_slice(plain) if plain in tensors else None
+                if there is None or tuple(there.get_shape()) != block.whole:
                     unread.append(plain)
                     continue
-                begin, end = rows_of(len(weight), ranks)
                 own = weight.to_local() if isinstance(weight, DTensor) else weight
-                rows = piece[begin:end].to(dtype)
+                rows = there[block.slices()].to(dtype)
                 own.copy_(rows)
                 if not bool(torch.isfinite(rows).all()):
                     raise UserError(
@@ -169,19 +170,6 @@ def _open_tensors(folder: Path, stack: ExitStack) -> dict[str, Any]:
     """The open file of each tensor of a folder, by its name."""
     files = [stack.enter_context(safe_open(path, framework="pt")) for path in sorted(folder.glob("*.safetensors"))]
     return {name: file for file in files for name in file.keys()}  # noqa: SIM118
-
-
-def rows_of(total: int, ranks: Ranks) -> tuple[int, int]:
-    """First of a tensor's rows that a rank keeps, and the one past its last: as torch.chunk cuts.
-
-    All ranks have alike many but the last, or the last few.
-
-    >>> [rows_of(5, Ranks(rank, 4)) for rank in range(4)]
-    [(0, 2), (2, 4), (4, 5), (5, 5)]
-    """
-    per_rank = -(-total // ranks.num)
-    begin = min(total, ranks.rank * per_rank)
-    return begin, min(total, begin + per_rank)
 
 
 def two_layers(model: PreTrainedModel, precision: Precision, device: str) -> PreTrainedModel:
@@ -238,7 +226,8 @@ def _gathered(model: PreTrainedModel, ranks: Ranks, dtype: torch.dtype, adapters
         if (FIRST in name or SECOND in name) != adapters or (name == HEAD and model.config.tie_word_embeddings):
             continue
         given = tensor.detach().to(dtype)  # rounded before it travels: half the bytes
-        whole = given.full_tensor() if isinstance(given, DTensor) else given
+        part = given.full_tensor() if isinstance(given, DTensor) else given
+        whole = gather_parts(name, part, ranks)
         if ranks.first:
             yield name, whole.cpu()
 

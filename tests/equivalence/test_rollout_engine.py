@@ -12,12 +12,18 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 import derivatives.seedling
 from configs.errors import UserError
 from configs.settings.common import Sampling
+from derivatives.rollout import packed_weights
 from derivatives.rollout.chat import reply
 from derivatives.rollout.engine import Completion, RolloutEngine
 from derivatives.rollout.forward import decode_step, prefill, read_weights, rotary_table
+from derivatives.rollout.packed_weights import pack_weights
 from derivatives.training.model import load_tokenizer, num_real_tokens, stop_ids
 
 CHECKPOINT = Path(derivatives.seedling.__file__).parent / "checkpoint"
+NEEDS_PACKED = pytest.mark.skipif(
+    not packed_weights._works(torch.float32) or not packed_weights._works(torch.bfloat16),
+    reason="this build of torch has no packed products",
+)
 PROMPTS = [[5, 6, 7], [900, 31, 8, 77, 12, 400, 3], [44], [10, 11], list(range(100, 140))]
 
 
@@ -46,15 +52,17 @@ def tokens_of(groups: list[list[Completion]]) -> list[list[list[int]]]:
     return [[one.token_ids for one in group] for group in groups]
 
 
+@pytest.mark.parametrize("packed", [False, pytest.param(True, marks=NEEDS_PACKED)])
 @pytest.mark.parametrize("length", [1, 2, 7, 33, 100])
 def test_logits_of_prefill_and_decode_equal_transformers_at_every_position(
-    model: Qwen2ForCausalLM, length: int
+    model: Qwen2ForCausalLM, length: int, packed: bool
 ) -> None:
     torch.manual_seed(length)
     ids = torch.randint(0, 500, (2, length))
     with torch.inference_mode():
         expected = model(input_ids=ids).logits
-        weights, rotary = read_weights(model), rotary_table(model, 128)
+        weights, rotary = read_weights(model, packed), rotary_table(model, 128)
+        assert (weights.packed is not None) == packed
         for num_prefilled in {0, length // 2, length - 1}:
             cache = torch.zeros(3, 2, 2, 2, 128, 16)
             if num_prefilled:
@@ -64,16 +72,61 @@ def test_logits_of_prefill_and_decode_equal_transformers_at_every_position(
                 torch.testing.assert_close(logits, expected[:, position], rtol=1e-4, atol=1e-4)
 
 
-def test_rows_of_different_lengths_share_a_step(model: Qwen2ForCausalLM) -> None:
+@pytest.mark.parametrize("packed", [False, pytest.param(True, marks=NEEDS_PACKED)])
+def test_rows_of_different_lengths_share_a_step(model: Qwen2ForCausalLM, packed: bool) -> None:
     first, second = torch.tensor([[3, 4, 5, 6, 7]]), torch.tensor([[8, 9]])
     with torch.inference_mode():
-        weights, rotary = read_weights(model), rotary_table(model, 32)
+        weights, rotary = read_weights(model, packed), rotary_table(model, 32)
         cache = torch.zeros(3, 2, 2, 2, 32, 16)
         cache[:, :, :1, :, :4] = prefill(weights, first[:, :4], rotary)
         cache[:, :, 1:, :, :1] = prefill(weights, second[:, :1], rotary)
         logits = decode_step(weights, torch.tensor([7, 9]), torch.tensor([4, 1]), cache, rotary)
         torch.testing.assert_close(logits[0], model(input_ids=first).logits[0, -1], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(logits[1], model(input_ids=second).logits[0, -1], rtol=1e-4, atol=1e-4)
+
+
+@NEEDS_PACKED
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
+def test_packed_steps_in_bf16_are_as_near_to_fp32_as_plain_ones(num_kv_heads: int) -> None:
+    torch.manual_seed(0)
+    config = Qwen2Config(vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+                         num_attention_heads=4, num_key_value_heads=num_kv_heads, initializer_range=0.15)  # fmt: skip
+    exact = Qwen2ForCausalLM(config).eval()
+    rounded = copy.deepcopy(exact).bfloat16()
+    ids = torch.randint(0, 300, (5, 21))
+    with torch.inference_mode():
+        expected = exact(input_ids=ids).logits[:, -1]
+        errors = []
+        for packed in (False, True):
+            weights, rotary = read_weights(rounded, packed), rotary_table(rounded, 32)
+            cache = torch.zeros(3, 2, 5, num_kv_heads, 32, 16, dtype=torch.bfloat16)
+            cache[:, :, :, :, :20] = prefill(weights, ids[:, :20], rotary)
+            logits = decode_step(weights, ids[:, 20], torch.full((5,), 20), cache, rotary)
+            errors.append(float((logits.float() - expected).norm() / expected.norm()))
+    assert errors[0] < 0.05 and errors[1] < 1.3 * errors[0]
+
+
+def test_copies_are_made_only_where_they_pay_and_see_later_updates_when_made_anew(
+    model: Qwen2ForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_weights(model).packed is None
+    assert pack_weights(read_weights(copy.deepcopy(model).half())) is None
+    monkeypatch.setattr(packed_weights, "MAX_BYTES", 1000)
+    assert pack_weights(read_weights(model)) is None
+
+
+@NEEDS_PACKED
+def test_a_generation_after_an_update_in_place_uses_the_new_weights(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    changing = copy.deepcopy(model)
+    engine, sampling = RolloutEngine(changing, tokenizer), Sampling(temperature=0.0, max_new_tokens=24)
+    before = tokens_of(engine.generate(PROMPTS, 1, sampling))
+    with torch.no_grad():
+        changing.model.layers[1].mlp.up_proj.weight.mul_(-3.0)
+    after = tokens_of(engine.generate(PROMPTS, 1, sampling))
+    assert after != before
+    assert after == tokens_of(RolloutEngine(changing, tokenizer).generate(PROMPTS, 1, sampling))
 
 
 def test_greedy_completions_equal_generate(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -22,7 +22,7 @@ from derivatives.training.attention import (
     require_no_leak,
 )
 from derivatives.training.batch import PackedBatch, Row, pack
-from derivatives.training.document_attention import BLOCK, SHORT_DOCUMENT, DocumentAttention
+from derivatives.training.document_attention import BLOCK, SHORT_DOCUMENT, DocumentAttention, Group
 from derivatives.training.forward import hidden_states
 from derivatives.training.model import load_model
 from tests.training_fixtures import tiny_model, write_checkpoint
@@ -123,8 +123,8 @@ def test_attention_by_document_is_attention(dtype: torch.dtype, tolerance: float
 def test_the_kernel_has_the_gradient_of_its_own_formula(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_attention, "BLOCK", 2)
     monkeypatch.setattr(document_attention, "SHORT_DOCUMENT", kept)
-    qkv = torch.randn(2, 3, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: DocumentAttention.apply(x, 2, 0.7), (qkv,))
+    qkv = torch.randn(6, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: DocumentAttention.apply(x, 2, 0.7, (Group(2, 3),)), (qkv,))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -137,7 +137,7 @@ def test_the_probe_finds_no_leak_in_a_loaded_model(tmp_path: Path, precision: st
 def test_the_probe_finds_a_leak_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = load_model(write_checkpoint(tmp_path / "base"), "fp32", "cpu")
 
-    def merge_last_two(lengths: tuple[int, ...], ends: Tensor, method: str) -> attention.Packing:
+    def merge_last_two(lengths: tuple[int, ...], ends: Tensor, method: str, parents: object) -> attention.Packing:
         return plan((*lengths[:-2], lengths[-2] + lengths[-1]), torch.cat((ends[:-2], ends[-1:])), method)
 
     monkeypatch.setattr(attention, "plan", merge_last_two)
@@ -157,9 +157,9 @@ def test_the_probe_changes_each_document_at_least_once_while_each_other_one_stay
 
 def test_the_probe_has_documents_that_are_alone_alike_padded_and_too_long_to_be_short() -> None:
     short, long = (plan(lengths, torch.tensor((0, *lengths)).cumsum(0).int(), "documents") for lengths in PROBE_LENGTHS)
-    assert short.groups == ((3, 17), (1, 5), (1, 2), (1, 1))  # 17, 17 and a padded 15
+    assert short.groups == (Group(3, 17), Group(1, 5), Group(1, 2), Group(1, 1))  # 17, 17 and a padded 15
     assert short.slots_T is not None
-    assert long.groups == ((1, SHORT_DOCUMENT + 1), (1, 2))
+    assert long.groups == (Group(1, SHORT_DOCUMENT + 1), Group(1, 2))
 
 
 def test_a_transformers_forward_that_ignores_the_packing_is_found_too(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from derivatives.losses.cross_entropy import chunked_cross_entropy, chunked_log_
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three tokens a chunk, so that ten tokens take four chunks, the last one not full."""
+    """Three tokens a chunk, so that ten tokens take four chunks, the last one not full; four ids a block of eleven."""
     monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", 1)
     monkeypatch.setattr(cross_entropy, "MIN_CHUNK_TOKENS", 3)
+    monkeypatch.setattr(cross_entropy, "MAX_CHUNK_TOKENS", 3)
+    monkeypatch.setattr(cross_entropy, "MIN_BLOCK", 4)
 
 
 def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:

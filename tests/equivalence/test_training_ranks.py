@@ -30,6 +30,7 @@ from configs.stage import StageFile, StageInput, read_progress
 from derivatives import dpo, pretrain, sft
 from derivatives.training import checkpoint
 from derivatives.training.loop import Trainer
+from derivatives.training.preference import REFERENCE_FILE
 from derivatives.training.ranks import TIMEOUT_VARIABLE
 from tests.training_fixtures import sft_file, stage_file, write_checkpoint
 
@@ -258,6 +259,13 @@ def test_two_ranks_measure_the_pairs_that_one_process_does(folder: Path) -> None
         assert len(one) == 5
         for ours, theirs in zip(one[1:], two[1:], strict=True):  # the first margins are 0 but for rounding
             assert ours == pytest.approx(theirs, rel=2e-3, abs=1e-3)
+
+
+def test_two_ranks_give_pairs_the_reference_that_one_process_does(folder: Path) -> None:
+    """Of a model that is spread over both."""
+    one, two = (load_file(folder / f"dpo-{num}" / REFERENCE_FILE)["log_probs"] for num in (1, 2))
+    assert one.shape == (26, 2)  # 13 pairs, to train on and to measure
+    torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-5)
 
 
 def test_what_ranks_make_again_changes_no_bit(folder: Path) -> None:

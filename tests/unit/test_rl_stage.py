@@ -22,6 +22,7 @@ from derivatives import rl
 from derivatives.rollout.engine import Completion
 from derivatives.rollout.judged import Group, Judged
 from derivatives.rollout.policy_update import LOSSES, PolicyUpdate
+from derivatives.rollout.tools import Fed
 from derivatives.training import attention
 from derivatives.training.forward import hidden_states
 from derivatives.training.model import load_tokenizer, num_real_tokens, save_model
@@ -130,6 +131,26 @@ def test_the_gradient_is_that_of_the_formula_on_single_completions(
     assert recorder.divisors == [divisor]
     assert recorder.num_rows == 3  # zero advantages are counted, not computed
     assert (found["trained_tokens"], found["groups_without_spread"], found["clipped"]) == (8, 0.5, 0.0)
+
+
+@pytest.mark.parametrize(("loss", "divisor"), [("grpo", 2), ("dapo", 3 + 2)])
+def test_what_was_fed_is_read_and_not_learnt(loss: str, divisor: float) -> None:
+    ids, fed = [11, 12, 13, 14, 15], (Fed(1, 3),)
+    recorder, plain = Recorder(tiny_model()), tiny_model()
+    of_drawn = plain_log_probs(plain, PROMPTS[0], ids, 1.0)[[0, 3, 4]]
+    values = of_drawn.tolist()
+    one = Completion(ids, [values[0], 0.0, 0.0, *values[1:]], "stop", "text", fed)
+    others = plain_log_probs(plain, PROMPTS[0], [21, 22], 1.0)
+    two = Completion([21, 22], others.tolist(), "stop", "text")
+    update = PolicyUpdate(recorder, rl_stage(loss=loss), SimpleNamespace())  # type: ignore[arg-type]
+    found = update.step(PROMPTS[:1], [[Judged(one, correct()), Judged(two, incorrect("wrong"))]])
+
+    shares = (1 / 3 / 2, 1 / 2 / 2) if loss == "grpo" else (1 / 5, 1 / 5)  # of the three drawn tokens, and of the two
+    (-(shares[0] * of_drawn.sum() - shares[1] * others.sum())).backward()  # advantages 1 and -1
+    for (name, parameter), other in zip(recorder.model.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+    assert recorder.divisors == [divisor] and found["trained_tokens"] == 5
+    assert found["mismatch"] < 1e-6 and found["clipped"] == 0.0
 
 
 def test_the_entropy_bonus_moves_all_rows_towards_more_entropy() -> None:

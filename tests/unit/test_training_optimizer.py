@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -120,24 +121,36 @@ def _saved(state: object) -> object:
     return file
 
 
-def test_a_state_in_shards_is_put_together_whatever_their_number() -> None:
-    """Cut by rows as FSDP2 cuts: the last shards of a small tensor are empty."""
+@pytest.mark.parametrize("dim", [0, 1])
+def test_a_state_in_shards_is_put_together_whatever_their_mesh(dim: int) -> None:
+    """Three by two: rows as FSDP2 cuts them, where the last shards are empty, and halves of each matrix; vectors lie
+    twice."""
     whole = MasterAdamW(small(torch.bfloat16), Optimization(learning_rate=1e-2, weight_decay=0.1))
     update_once(whole)
     state = whole.state_dict()
 
-    def cut(tensor: Tensor, rank: int) -> Tensor:
-        per_rank = -(-len(tensor) // 3)
-        return tensor[rank * per_rank : (rank + 1) * per_rank]
+    def ranges(tensor: Tensor, rank: int, half: int) -> list[tuple[int, int]]:
+        found = [(0, size) for size in tensor.shape]
+        if tensor.ndim == 2:
+            middle = tensor.shape[dim] // 2
+            found[dim] = (half * middle, (half + 1) * middle)
+        begin, end = found[0]
+        per_rank = -(-(end - begin) // 3)
+        found[0] = min(end, begin + rank * per_rank), min(end, begin + (rank + 1) * per_rank)
+        return found
+
+    def cut(tensor: Tensor, rank: int, half: int) -> Tensor:
+        return tensor[tuple(slice(*one) for one in ranges(tensor, rank, half))]
 
     shards = []
-    for rank in range(3):
+    for rank, half in itertools.product(range(3), range(2)):
         moments = {
-            place: {name: cut(value, rank) if value.ndim else value for name, value in one.items()}
+            place: {name: cut(value, rank, half) if value.ndim else value for name, value in one.items()}
             for place, one in state["adamw"]["state"].items()
         }
-        masters = [cut(master, rank) for master in state["masters"]]
-        shards.append({"masters": masters, "adamw": {**state["adamw"], "state": moments}})
+        masters = [cut(master, rank, half) for master in state["masters"]]
+        held = [ranges(master, rank, half) for master in state["masters"]]
+        shards.append({"masters": masters, "adamw": {**state["adamw"], "state": moments}, "ranges": held})
     other = MasterAdamW(small(torch.bfloat16), Optimization(learning_rate=1e-2, weight_decay=0.1))
     other.load_shards(shards)
     for one, two in zip(whole.masters + whole.weights, other.masters + other.weights, strict=True):
@@ -145,7 +158,7 @@ def test_a_state_in_shards_is_put_together_whatever_their_number() -> None:
     for place, one in other.state_dict()["adamw"]["state"].items():
         assert all(torch.equal(value, state["adamw"]["state"][place][name]) for name, value in one.items())
     with pytest.raises(ValueError, match="other shapes"):
-        other.load_shards(shards[:2])
+        other.load_shards(shards[:4])
 
 
 def update_once(optimizer: MasterAdamW) -> None:

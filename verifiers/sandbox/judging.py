@@ -294,7 +294,7 @@ def _result(passed: list[bool], visible: list[bool], reason: str) -> Result:
     if not reason and all(passed):
         return Result(total, total, ALL_PASSED, 1.0)
     counted = [got for got, is_visible in zip(passed, visible, strict=True) if not is_visible or all(visible)]
-    return Result(sum(passed), total, reason or "broken_protocol", sum(counted) / len(counted))
+    return Result(sum(passed), total, reason or "broken_protocol", sum(counted) / max(len(counted), 1))
 
 
 def _failed(reason: str) -> Result:

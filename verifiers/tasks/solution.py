@@ -4,6 +4,7 @@
 |---|---|
 | `plain` | the steps, then `\\boxed{answer}` |
 | `think` | the steps between `<think>` and `</think>`, then `\\boxed{answer}`: the form of QwQ and DeepSeek-R1 |
+| `tools` | a program, what an interpreter prints of it, then `\\boxed{answer}`: the form of Qwen2.5-Math's tool use |
 
 Whether a text has the form of `think` is `verifiers.format`'s to judge.
 """
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from verifiers.tool_text import output_block
+
 Lines = tuple[list[str], str]
 """The steps, and the answer that goes into the box."""
-Style = Literal["plain", "think"]
+Style = Literal["plain", "think", "tools"]
 
 
 class NoSolution(ValueError):
@@ -22,7 +25,7 @@ class NoSolution(ValueError):
 
 
 def written(steps: list[str], answer: str, style: Style) -> str:
-    """Steps and answer as one text.
+    """Steps and answer as one text; in the style `tools` the steps are a program's lines, which prints the answer.
 
     >>> print(written(["3 + 4 = 7"], "7", "think"))
     <think>
@@ -36,6 +39,8 @@ def written(steps: list[str], answer: str, style: Style) -> str:
     box = f"\\boxed{{{answer}}}"
     if style == "plain":
         return "\n".join([*steps, box])
+    if style == "tools":
+        return "\n".join(["```python", *steps, "```"]) + output_block(answer) + box
     if not any(step.strip() for step in steps):
         raise NoSolution("no step to think of")
     return "\n".join(["<think>", *steps, "</think>", box])

@@ -1,7 +1,8 @@
 """Short worked solutions for some of reasoning-gym's families, written by us from the problem's own data.
 
 Each step is a line that a small model can learn, and the last line is `\\boxed{answer}`; in the style `think` the steps
-stand inside `<think>` tags (`verifiers.tasks.solution`). Families that are not in `SOLVERS` have none. A problem whose
+stand inside `<think>` tags (`verifiers.tasks.solution`). In the style `tools` the answer comes from a short program and
+what it prints (`verifiers.tasks.worked_programs`). Families that are not in `SOLVERS` have none. A problem whose
 gold answer our steps do not reach (an inexact integer division, a generator's slip) has none either, so that a solution
 is never wrong.
 
@@ -21,6 +22,7 @@ from verifiers.api import Task
 from verifiers.tasks.functions import PREFIX as FUNCTIONS
 from verifiers.tasks.functions import fenced
 from verifiers.tasks.solution import Lines, NoSolution, Style, written
+from verifiers.tasks.worked_programs import PROGRAM_SOLVERS
 from verifiers.tasks.worked_puzzles import PUZZLE_SOLVERS
 
 
@@ -32,7 +34,7 @@ def worked_solution(task: Task, style: Style = "plain") -> str | None:
     family = str(task.metadata.get("family"))
     if family.startswith(FUNCTIONS):
         return fenced(task.answer) if style == "plain" else None
-    solver = SOLVERS.get(family)
+    solver = (PROGRAM_SOLVERS if style == "tools" else SOLVERS).get(family)
     if solver is None:
         return None
     try:
