@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: math coder reasoning smoke bench-verifiers bench-training bench-rl fuzz test test-all lint types clean help
+.PHONY: math coder reasoning smoke bench-verifiers bench-training bench-rl bench-corpora fuzz test test-all lint types clean help
 
 help:
 	@echo "make math      seedling -> corpus -> pretrain -> sft -> rl -> evaluate -> release (under 10 minutes, 2 cores)"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-verifiers  accuracy, speed and safety of the verifiers beside their peers (about 11 minutes, 2 cores)"
 	@echo "make bench-training   supervised fine-tuning beside TRL: speed, memory, losses (about 20 minutes, 2 cores)"
 	@echo "make bench-rl         reinforcement learning beside TRL, drawing beside generate() (about half an hour, 2 cores)"
+	@echo "make bench-corpora    the corpus line beside datatrove: speed, recall, digests, memory (about 15 minutes, 1 core)"
 	@echo "make lint      ruff; make types: mypy"
 
 math: $(RUN_STAMP)
@@ -57,6 +58,11 @@ bench-training: $(DEV_STAMP)
 # One row: make bench-rl BENCH="--rows seedling"
 bench-rl: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/bench_rl.py --out build/bench-rl.json $(BENCH)
+
+# Corpora beside datatrove, which is installed in an environment of its own. DERIVE_DATA names the mirror with Qwen2.5's
+# tokenizer and the benchmarks. Memory at real sizes: make bench-corpora BENCH="--rows memory --megabytes 100 2000"
+bench-corpora: $(DEV_STAMP)
+	$(BIN)/python tests/benchmarks/bench_corpora.py --out build/bench-corpora.json $(BENCH)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

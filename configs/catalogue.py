@@ -3,11 +3,13 @@
     for row in open_rows("gsm8k", "train"):
         row["question"], row["answer"], row["solution"]
 
-`catalogue.yaml` holds the entries. A row is `{"id", "raw"}` and those of `question`, `answer`, `solution` and
-`text` that the set has, all text; `raw` is the row as it came. `$DERIVE_DATA` names a folder with a mirror, which
-is looked at first (JSON lines, gzipped JSON lines, or one JSON array); without it the set comes from the hub
-through the `datasets` library, at the entry's revision. An entry without one is `unpinned`: the newest commit is
-recorded in `~/.cache/derive/revisions.json` at first use, and that commit is taken from then on.
+`catalogue.yaml` holds the entries. A row is `{"id", "raw"}` and those of `question`, `answer`, `solution`, `text`,
+`path`, `repository`, `licence`, `language` and `url` that the set has, all text; `raw` is the row as it came. A row
+that holds many files (`each`) gives one row for each of them. `$DERIVE_DATA` names a folder with a mirror, which is
+looked at first: JSON lines, also gzipped, or one JSON array, read here; Parquet and zstandard files, or a folder of
+either, through the `datasets` library like the hub's (`configs/hub.py`). Without a mirror the set comes from the hub
+at the entry's revision. An entry without one is `unpinned`: the newest commit is recorded in
+`~/.cache/derive/revisions.json` at first use, and that commit is taken from then on.
 
 It does not judge, filter or shuffle: rows come in the source's own order. A row without a question or an answer
 is passed on as it is (`answer` is then empty); who draws from it drops it with a named reason.
@@ -18,7 +20,6 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -29,19 +30,23 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from configs.errors import RetryableError, UserError
+from configs import hub
+from configs.errors import UserError
+from configs.hub import UNPINNED
 from configs.settings.common import Frozen
 from configs.strict_yaml import read_mapping
 
 MIRROR_VARIABLE = "DERIVE_DATA"
-UNPINNED = "unpinned"
-READING = {"splits", "columns", "mirror_columns", "clean"}
+READING = {"splits", "columns", "mirror_columns", "clean", "each"}
 """Fields of an entry that decide what its rows become."""
-CONVENTIONAL_ENDINGS = (".jsonl", ".jsonl.gz", ".json")
-HUB_TIMEOUT_S = 10.0
+CONVENTIONAL_ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".jsonl.zst", "")
+"""What NAME/SPLIT may end with in a mirror; without an ending it is a folder of such files."""
 AIME_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 Column = str | tuple[str, ...]
+Ours = Literal["question", "answer", "solution", "text", "path", "repository", "licence", "language", "url"]
+OPTIONAL = ("url",)
+"""Columns that a row may lack: nothing depends on them."""
 
 
 class RowRange(Frozen):
@@ -72,11 +77,13 @@ class DatasetEntry(Frozen):
     revision: str = Field(default=UNPINNED, description="Commit on the hub, or `unpinned`.")
     licence: str = Field(description="Licence as stated by its publisher.")
     splits: dict[str, Split] = Field(min_length=1, description="Our split name -> where it lies.")
-    columns: dict[Literal["question", "answer", "solution", "text"], Column] = Field(description="Ours -> the hub's.")
-    mirror_columns: dict[Literal["question", "answer", "solution", "text"], Column] | None = Field(
+    columns: dict[Ours, Column] = Field(description="Ours -> the hub's.")
+    mirror_columns: dict[Ours, Column] | None = Field(
         default=None, description="Ours -> the mirror's; empty is as the hub's.")
-    clean: tuple[Literal["gsm8k", "drop_unit", "drop_instruction", "boxed_answer"], ...] = Field(
-        default=(), description="Rules applied to every row, in order.")
+    each: str | None = Field(
+        default=None, description="Column with a list of which every item is a row of ours, beside the other columns.")
+    clean: tuple[Literal["gsm8k", "drop_unit", "drop_instruction", "boxed_answer", "verified_trace", "finished"], ...] \
+        = Field(default=(), description="Rules applied to every row, in order.")
 
     @property
     def has_answers(self) -> bool:
@@ -108,7 +115,7 @@ def dataset(name: str) -> DatasetEntry:
 
 
 def mirror_path(name: str, split: str) -> Path | None:
-    """The split's file in the mirror, or None when `$DERIVE_DATA` is unset or has none.
+    """The split's file (or folder of files) in the mirror, or None when `$DERIVE_DATA` is unset or has none.
 
     Raises:
         UserError: `$DERIVE_DATA` names no folder.
@@ -121,18 +128,30 @@ def mirror_path(name: str, split: str) -> Path | None:
         raise UserError(f"{MIRROR_VARIABLE}: {root_text!r} is no folder; set it to a mirror's folder or unset it")
     stated = _split(name, split).mirror
     candidates = [stated] if stated else [f"{name}/{split}{ending}" for ending in CONVENTIONAL_ENDINGS]
-    return next((root / candidate for candidate in candidates if (root / candidate).is_file()), None)
+    for candidate in candidates:
+        path = root / candidate
+        if path.is_file() or (path.is_dir() and _files(path)):
+            return path
+    return None
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a mirror's folder that hold rows, in order; of a file, itself."""
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix in hub.BUILDERS and file.is_file())
 
 
 def open_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
     """Rows of one split (`all`: of every split) in the source's order, with columns normalised.
 
     Yields:
-        `{"id": "gsm8k/train/0", "question": str, "answer": str, "solution": str, "text": str, "raw": dict}`, less
-        the columns that the set does not have.
+        `{"id": "gsm8k/train/0", "question": str, "answer": str, "solution": str, "text": str, ..., "raw": dict}`,
+        less the columns that the set does not have.
 
     Raises:
         UserError: No such set or split; a broken mirror file (names file and line); or neither mirror nor hub.
+        RetryableError: The hub was lost midway and did not come back.
     """
     entry = dataset(name)
     if split == "all":
@@ -142,16 +161,57 @@ def open_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
     where = _split(name, split)
     path = mirror_path(name, split)
     columns = entry.columns if path is None else entry.mirror_columns or entry.columns
-    source = _hub_rows(entry, where.hub) if path is None else read_rows(path)
+    source = _opened(entry, where, path)
     kept = where.rows if path is not None else None
     for index, (place, raw) in enumerate(_in_range(source, kept)):
-        row: dict[str, Any] = {"id": f"{name}/{split}/{index}"}
-        for ours, theirs in columns.items():
-            row[ours] = _column(raw, theirs, place)
-        for rule in entry.clean:
-            RULES[rule](row)
-        row["raw"] = raw
-        yield row
+        for suffix, item in _items(raw, entry.each, place):
+            row: dict[str, Any] = {"id": f"{name}/{split}/{index}{suffix}"}
+            for ours, theirs in columns.items():
+                if ours not in OPTIONAL or theirs in item:
+                    row[ours] = _column(item, theirs, place)
+            row["raw"] = item
+            for rule in entry.clean:
+                RULES[rule](row)
+            yield row
+
+
+def _opened(entry: DatasetEntry, where: Split, path: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a split as they are stored, each with its place."""
+    if path is None:
+        revision = hub_revision(entry)
+        return hub.rows(hub.from_hub(entry.name, entry.hub, entry.subset, where.hub, revision, _remedy()))
+    if path.is_dir() or path.suffix in (".parquet", ".zst"):
+        return hub.rows(hub.from_files(entry.name, entry.hub, _files(path)))
+    return read_rows(path)
+
+
+def _items(raw: dict[str, Any], each: str | None, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The row, or one for each item of its list, with the row's other columns; and what its id ends with."""
+    if each is None:
+        yield "", raw
+        return
+    items = _value(raw, each, place)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise UserError(f"{place}: {each}: is no list of objects; the file is not the data set that the catalogue "
+                        "describes")
+    shared = {key: value for key, value in raw.items() if key != each}
+    for number, item in enumerate(items):
+        yield f"/{number}", {**shared, **item}
+
+
+def hub_revision(entry: DatasetEntry, or_unpinned: bool = False) -> str:
+    """The commit to read: the entry's own, else the recorded one, else the newest, which is recorded.
+
+    Raises:
+        UserError: Unpinned, not recorded, and the hub cannot be asked (unless `or_unpinned`).
+    """
+    if entry.revision != UNPINNED:
+        return entry.revision
+    return hub.newest_revision(entry.name, entry.hub, _remedy(), or_unpinned)
+
+
+def _remedy() -> str:
+    return f"set {MIRROR_VARIABLE} to a folder that holds it, or connect to the hub"
 
 
 def dataset_identity(name: str, split: str) -> dict[str, Any]:
@@ -166,8 +226,12 @@ def dataset_identity(name: str, split: str) -> dict[str, Any]:
     for each in splits:
         path = mirror_path(name, each)
         if path is not None:
-            status = path.stat()
-            found["splits"][each] = {"sha256": _file_digest(path, status.st_size, status.st_mtime_ns)}
+            digests = []
+            for file in _files(path):
+                status = file.stat()
+                digests.append(_file_digest(file, status.st_size, status.st_mtime_ns))
+            whole = digests[0] if path.is_file() else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+            found["splits"][each] = {"sha256": whole}
         else:
             found["splits"][each] = {"hub": entry.hub, "subset": entry.subset, "split": _split(name, each).hub,
                                      "revision": hub_revision(entry, or_unpinned=True)}
@@ -250,9 +314,25 @@ def _in_range(rows: Iterator[tuple[str, dict[str, Any]]], kept: RowRange | None)
 
 
 def _column(row: dict[str, Any], path: Column, place: str) -> str:
-    """The text under a column path; a tuple of paths is joined by spaces. A missing value (null) is empty text."""
+    """The text under a column path; a tuple of paths is joined by spaces. A missing value (null) is empty text.
+
+    A list of texts, as of a file's licences, is joined by ` AND `; a number is written out; anything else is an error.
+    """
     if isinstance(path, tuple):
         return " ".join(part for part in (_column(row, one, place).strip() for one in path) if part)
+    value = _value(row, path, place)
+    if value is None:
+        return ""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return " AND ".join(value)
+    if isinstance(value, (list, dict)):
+        raise UserError(f"{place}: {path}: holds a {type(value).__name__}, {str(value)[:60]!r}; allowed: text or a "
+                        "number; the file is not the data set that the catalogue describes")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _value(row: dict[str, Any], path: str, place: str) -> Any:
+    """What lies under a column path."""
     value: Any = row
     for step in path.split("."):
         key: Any = int(step) if isinstance(value, list) and step.isdigit() else step
@@ -261,9 +341,7 @@ def _column(row: dict[str, Any], path: Column, place: str) -> str:
         except (KeyError, IndexError, TypeError) as error:
             raise UserError(f"{place}: has no column {path!r}; found: {', '.join(sorted(row))[:200]}; "
                             "the file is not the data set that the catalogue describes") from error
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value
 
 
 # Rules of catalogue.yaml ----------------------------------------------------------------------------------------
@@ -305,89 +383,27 @@ def _last_boxed(text: str) -> str:
     return ""
 
 
+def _verified_trace(row: dict[str, Any]) -> None:
+    """OpenR1-Math: the first whole trace that a verifier or judge found right; none is an empty solution."""
+    raw = row["raw"]
+    whole = raw.get("is_reasoning_complete") or []
+    checks = [raw.get(name) or [] for name in ("correctness_math_verify", "correctness_llama")]
+    right = [any(found[i : i + 1] == [True] for found in checks) for i in range(len(whole))]
+    traces = zip(raw.get("generations") or [], whole, right, strict=False)
+    row["solution"] = next((trace for trace, is_whole, is_right in traces if is_whole and is_right), "")
+
+
+def _finished(row: dict[str, Any]) -> None:
+    """A generation that was cut at its length limit is no solution."""
+    if row["raw"].get("finish_reason") not in (None, "stop"):
+        row["solution"] = ""
+
+
 RULES: dict[str, Callable[[dict[str, Any]], None]] = {
     "gsm8k": _gsm8k,
     "drop_unit": _drop_unit,
     "drop_instruction": _drop_instruction,
     "boxed_answer": _boxed_answer,
+    "verified_trace": _verified_trace,
+    "finished": _finished,
 }
-
-
-# The hub --------------------------------------------------------------------------------------------------------
-
-
-def _hub_rows(entry: DatasetEntry, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows streamed from the hub at the entry's revision."""
-    remedy = f"set {MIRROR_VARIABLE} to a folder that holds it, or connect to the hub"
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(f"data set {entry.name}: the package `datasets` is not installed; pip install datasets, "
-                        f"or set {MIRROR_VARIABLE}") from error
-    from huggingface_hub.utils import logging as hub_logging
-
-    hub_logging.set_verbosity_error()  # two lines a retry otherwise; what came of them is told below
-    revision = hub_revision(entry)
-    try:
-        rows = iter(datasets.load_dataset(entry.hub, entry.subset, split=split, revision=revision, streaming=True))
-    except Exception as error:  # not found, offline, refused, a script: a dozen types, one remedy
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"data set {entry.name}: {entry.hub} cannot be opened ({reason}); {remedy}") from error
-    import httpx  # what the hub's client is made of
-
-    for index in itertools.count():
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except (OSError, httpx.HTTPError) as error:
-            raise RetryableError(f"data set {entry.name}: lost the hub at row {index} of {entry.hub} ({error}); try "
-                                 f"again, or {remedy}") from error
-        yield f"{entry.hub}@{revision[:8]} {split} row {index}", dict(row)
-
-
-def revisions_file() -> Path:
-    """Where the commits of unpinned data sets are recorded at first use."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "derive" / "revisions.json"
-
-
-def hub_revision(entry: DatasetEntry, or_unpinned: bool = False) -> str:
-    """The commit to read: the entry's own, else the recorded one, else the newest, which is recorded.
-
-    Raises:
-        UserError: Unpinned, not recorded, and the hub cannot be asked (unless `or_unpinned`).
-    """
-    if entry.revision != UNPINNED:
-        return entry.revision
-    recorded = _recorded_revisions()
-    if entry.hub in recorded:
-        return recorded[entry.hub]
-    try:
-        from huggingface_hub import HfApi
-
-        newest = HfApi().dataset_info(entry.hub, timeout=HUB_TIMEOUT_S).sha
-    except Exception as error:  # the hub's client raises a dozen unrelated types when there is no network
-        if or_unpinned:
-            return UNPINNED
-        raise UserError(f"data set {entry.name}: {entry.hub} cannot be reached ({str(error)[:120]}); set "
-                        f"{MIRROR_VARIABLE} to a folder that holds it, or connect to the hub") from error
-    if not newest:
-        return UNPINNED
-    from configs.stage import write_json_atomic
-
-    write_json_atomic(revisions_file(), {**recorded, entry.hub: newest})
-    return newest
-
-
-def _recorded_revisions() -> dict[str, str]:
-    path = revisions_file()
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); mend it or delete it") from error
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise UserError(f"{path}: is not a mapping of data set ids to commits; mend it or delete it")
-    return value

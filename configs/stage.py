@@ -172,13 +172,23 @@ def run_command(
         print(f"retry: {error}", file=sys.stderr)
         return EXIT_RETRY
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            traceback.print_exc()
-            return 1
-        print(f"error: {given.out}: the disk is full; free space there and run the same command again", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return _said_of(error, given.out)
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT
     finally:
         stall.watch(None)
     return 0
+
+
+def _said_of(error: OSError, out: Path) -> int:
+    """Say why OUT cannot be written, and return the user's exit code; any other error of a file is a crash."""
+    inside = bool(error.filename) and Path(os.fsdecode(error.filename)).absolute().is_relative_to(out.absolute())
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        said = "the disk is full; free space there and run the same command again"
+    elif error.errno == errno.EROFS or (inside and error.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR)):
+        said = f"cannot be written ({error.strerror}); give a folder that this user may write"
+    else:
+        traceback.print_exception(error)
+        return 1
+    print(f"error: {out}: {said}", file=sys.stderr)
+    return EXIT_USER_ERROR

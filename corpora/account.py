@@ -17,6 +17,7 @@ from corpora.filters.languages import language_of
 KEPT_SAMPLES = 50
 """Kept documents of each source that a reader can look at: those with the least hash, an even draw."""
 KEPT_CHARS = 2000
+_COUNTERS = ("redactions", "licences", "languages", "cuts")
 
 
 class Account:
@@ -37,7 +38,9 @@ class Account:
         """Written documents by the binary logarithm of their tokens, rounded down."""
         self.cuts: Counter[str] = Counter()
         """What the encoder did: `cut_for_fim`, `too_long_for_fim`, `repositories`, `split`, `pieces`, ..."""
-        self._samples: list[tuple[int, str, dict[str, Any]]] = []
+        self._samples: list[tuple[int, int, dict[str, Any]]] = []
+        """A heap: the negated hash, the negated number of the draw, the line."""
+        self._num_drawn = 0
 
     def read(self, batch: list[Document]) -> None:
         """Count documents that the source gave."""
@@ -67,16 +70,25 @@ class Account:
 
     def samples(self) -> list[dict[str, Any]]:
         """The sample of kept documents, by id."""
-        return [line for _, _, line in sorted(self._samples, key=lambda entry: entry[1])]
+        return [line for _, _, line in sorted(self._samples, key=lambda entry: (entry[2]["id"], -entry[1]))]
 
     def state(self) -> dict[str, Any]:
-        """What pass one counted, as plain data for `restore`."""
-        return {"yielded": self.yielded, "redactions": dict(self.redactions)}
+        """What was counted, as plain data for `merge`."""
+        counters = {name: dict(getattr(self, name)) for name in _COUNTERS}
+        lengths = [[power, number] for power, number in self.lengths.items()]  # a key of JSON is no number
+        samples = [[rank, line] for rank, number, line in sorted(self._samples, key=lambda entry: -entry[1])]
+        return {"yielded": self.yielded, "clean": self.clean, **counters, "lengths": lengths, "samples": samples}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over what an earlier run counted."""
-        self.yielded = list(state["yielded"])
-        self.redactions.update(state["redactions"])
+    def merge(self, state: dict[str, Any]) -> None:
+        """Add what was counted elsewhere, for documents that come after all that are counted here."""
+        for name in _COUNTERS:
+            getattr(self, name).update(state[name])
+        for power, number in state["lengths"]:
+            self.lengths[power] += number
+        self.yielded = [mine + other for mine, other in zip(self.yielded, state["yielded"], strict=True)]
+        for rank, line in state["samples"]:
+            self._sample(rank, line)
+        self.clean = [mine + other for mine, other in zip(self.clean, state["clean"], strict=True)]
 
     def funnel(self, dropped: DropLog) -> list[dict[str, Any]]:
         """For every step at which something was dropped: what it dropped, and what was left after it."""
@@ -100,7 +112,14 @@ class Account:
         digest = hashlib.blake2b(document.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         rank = -int.from_bytes(digest, "big")
         if len(self._samples) < KEPT_SAMPLES or rank > self._samples[0][0]:
-            line = {"id": document.id, "source": self.name, "path": document.path, "licence": document.licence,
-                    "characters": len(text), "text": text[:KEPT_CHARS]}
-            entry = (rank, f"{document.id}\0{self.clean[0]:012d}", line)
-            (heapq.heappush if len(self._samples) < KEPT_SAMPLES else heapq.heapreplace)(self._samples, entry)
+            self._sample(rank, {"id": document.id, "source": self.name, "path": document.path,
+                                "licence": document.licence, "characters": len(text), "text": text[:KEPT_CHARS]})
+
+    def _sample(self, rank: int, line: dict[str, Any]) -> None:
+        """Take a document into the sample, if it belongs there; of those with one id the first ones stay."""
+        self._num_drawn += 1
+        entry = (rank, -self._num_drawn, line)
+        if len(self._samples) < KEPT_SAMPLES:
+            heapq.heappush(self._samples, entry)
+        elif rank > self._samples[0][0]:
+            heapq.heapreplace(self._samples, entry)

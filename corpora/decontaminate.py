@@ -9,6 +9,9 @@ question instead: as the document's own question, as its whole text, or as one l
 With `subsequence` two further rules are asked about what those leave (`corpora/contamination/`): the longest common
 subsequence of Qwen2.5, which finds a question with other numbers or names, and short questions behind a label.
 
+A benchmark of code (HumanEval, MBPP) has its questions looked for like any other, and its reference solutions by
+`contamination/programs.py`: as functions, whatever their names are.
+
 At the start every benchmark question is put through the index as if it were a document, and must be found: a
 check that silently marks nothing is the usual fault of such steps. Paraphrases and translations are not found,
 nor is a question without any letter or digit.
@@ -16,13 +19,16 @@ nor is a question without any letter or digit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.catalogue import dataset, dataset_names, open_rows
 from configs.errors import UserError
 from configs.names import is_generated
 from configs.settings.common import TaskSource
+from corpora.contamination.programs import ProgramIndex, functions
 from corpora.contamination.short import ShortQuestions
 from corpora.contamination.subsequence import SubsequenceIndex
 from corpora.document import Document, batches
@@ -32,6 +38,8 @@ from verifiers.tasks import load_tasks, normalise_question
 
 SHORTEST_LINE = 16
 """Characters below which a line inside a document is not compared with short questions: `2 + 2` stands everywhere."""
+_A_WORD = re.compile(rb"[^\s\d]{2}")
+"""What an n-gram must hold to be evidence: `0 1 2 3 4 5 6 7 8 9 a b c` stands in many texts."""
 OPENING_WORDS = 4
 """A text is compared with short questions only where it holds the first words of one (of a still shorter one, the
 first word): comparing every line of every text takes ten times as long."""
@@ -45,12 +53,15 @@ class Benchmark:
     split: str
     questions: tuple[str, ...]
     procedural: bool
+    programs: tuple[str, ...] = ()
+    """Reference solutions that are Python."""
 
 
 def load_benchmarks(sources: Sequence[TaskSource]) -> list[Benchmark]:
     """Read the benchmarks of `stage.decontaminate`. Raises UserError for one without questions.
 
-    A natural benchmark is read whole, whatever `count` is drawn from it for measuring; so is a user's file.
+    A natural benchmark is read whole, whatever `count` is drawn from it for measuring; so is a user's file. One that
+    has no gold answers, as HumanEval and MBPP, is known by its questions and reference programs.
     """
     benchmarks = []
     for i, source in enumerate(sources):
@@ -58,13 +69,28 @@ def load_benchmarks(sources: Sequence[TaskSource]) -> list[Benchmark]:
         if not procedural:
             whole_file = source.name.endswith(".jsonl") and source.split == "train"
             source = source.model_copy(update={"count": None, "split": "all" if whole_file else source.split})
-        questions = tuple(task.prompt for task in load_tasks(source))
+        programs: tuple[str, ...] = ()
+        if source.name in dataset_names() and not dataset(source.name).has_answers:
+            questions, programs = _without_answers(source)
+        else:
+            questions = tuple(task.prompt for task in load_tasks(source))
         if not questions:
             raise UserError(f"decontaminate.{i}: {source.name!r}, split {source.split!r}, has no questions; "
                             "name a split that has some, or remove the entry")
         name = Path(source.name).name if source.name.endswith(".jsonl") else source.name
-        benchmarks.append(Benchmark(name, source.split, questions, procedural))
+        benchmarks.append(Benchmark(name, source.split, questions, procedural, programs))
     return benchmarks
+
+
+def _without_answers(source: TaskSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Questions and reference programs of a set whose problems have tests or constraints instead of an answer."""
+    rows = list(open_rows(source.name, source.split))
+    questions = [str(row.get("question") or "").strip() for row in rows]
+    # HumanEval's solutions go on from the question; MBPP's stand alone.
+    solutions = [str(row.get("solution") or "") for row in rows]
+    programs = [solution if functions(solution) else question + "\n" + solution
+                for question, solution in zip(questions, solutions, strict=True) if solution]
+    return tuple(filter(None, questions)), tuple(programs)
 
 
 class Decontaminator:
@@ -79,7 +105,8 @@ class Decontaminator:
         for benchmark in self.benchmarks:
             for question in benchmark.questions:
                 plain = canonical(question)
-                found = [] if benchmark.procedural else word_ngrams(plain, num_words)
+                found = [] if benchmark.procedural else [
+                    ngram for ngram in word_ngrams(plain, num_words) if _A_WORD.search(ngram)]
                 ngrams += [(ngram, benchmark.name) for ngram in found]
                 if plain and not found:
                     self._exact.setdefault(normalise_question(question), benchmark.name)
@@ -94,6 +121,7 @@ class Decontaminator:
                                           min_fraction=subsequence)
             self._short = ShortQuestions([*self._rule.exact_only,
                                           *((name, text) for name, text, procedural in named if procedural)])
+        self._programs = ProgramIndex((one.name, text) for one in self.benchmarks for text in one.programs)
         self._check_itself()
 
     def remove(self, batch: list[Document], dropped: DropLog) -> list[Document]:
@@ -112,12 +140,23 @@ class Decontaminator:
                 kept.append(document)
             else:
                 dropped.add(document, f"contaminated:{hit[0]}", matched=hit[1].decode("utf-8", "replace"))
+        kept = self._without_programs(kept, dropped)
         return kept if self._rule is None else self._by_further_rules(self._rule, kept, dropped)
 
     def question_keys(self) -> set[str]:
         """The normalised form of every benchmark question that is looked for, by whichever rule."""
         return {normalise_question(question) for benchmark in self.benchmarks for question in benchmark.questions
                 if canonical(question)}
+
+    def _without_programs(self, batch: list[Document], dropped: DropLog) -> list[Document]:
+        kept = []
+        for document in batch:
+            hit = self._programs.find(document)
+            if hit is None:
+                kept.append(document)
+            else:
+                dropped.add(document, f"contaminated:{hit[0]}", matched=hit[1], rule="program")
+        return kept
 
     def _by_further_rules(self, rule: SubsequenceIndex, batch: list[Document], dropped: DropLog) -> list[Document]:
         kept = []

@@ -4,8 +4,9 @@ Two documents are the same when their text is, after Unicode composition (NFC) a
 taken as one space. Case, punctuation and digits count: `a + b` and `a - b` are two documents. A problem is known by
 its question, an example by its question and completion. Near-duplicates are not looked for.
 
-Hashes are 128 bits of BLAKE2b: among 10^12 documents two different ones collide with a chance of about 10^-15. One
-hash and one id per document are held in memory (about 200 bytes).
+Hashes are 128 bits of BLAKE2b: among 10^12 documents two different ones collide with a chance of about 10^-15. `Seen`
+holds one hash and one id per document in memory (about 200 bytes); a corpus stage finds the same ones over shards, in
+bounded memory (`corpora/exact.py`).
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from corpora.document import Document, num_bytes
 
 KEPT_PER_REASON = 200
 KEPT_CHARS = 500
-READING, USABLE, LICENCES, FILTERS, MARKS, EXACT, NEAR, CONTAMINATION, LENGTH = STEPS = (
-    "reading", "usable text", "licences", "filters", "marks", "exact duplicates", "near-duplicates", "decontamination",
-    "length")
+READING, USABLE, LICENCES, FILTERS, MARKS, REPOSITORIES, EXACT, NEAR, CONTAMINATION, LENGTH = STEPS = (
+    "reading", "usable text", "licences", "filters", "marks", "copied repositories", "exact duplicates",
+    "near-duplicates", "decontamination", "length")
 """The steps in order; every drop is one's."""
 
 
@@ -35,6 +35,10 @@ class DropLog:
         """Name of the source being read; two sources of one kind are told apart by it."""
         self.step = READING
         """The step that drops are counted for."""
+
+    def keeps(self, reason: str) -> bool:
+        """Whether the next drop for a reason will be kept to be read, so that details are worth looking up."""
+        return self._num_kept[self.source, reason] < KEPT_PER_REASON
 
     def add(self, document: Document, reason: str, **details: Any) -> None:
         """Count one dropped document; `details` say what it collided with."""
@@ -64,40 +68,30 @@ class DropLog:
         return sum(self.counts.values())
 
     def state(self, source: str) -> dict[str, Any]:
-        """What was counted for one source, as plain data for `restore`."""
+        """What was counted for one source, as plain data for `merge`."""
         counts = [[step, reason, count, self.sizes[name, step, reason]]
                   for (name, step, reason), count in self.counts.items() if name == source]
         return {"counts": counts, "lines": [line for line in self._lines if line["source"] == source]}
 
-    def restore(self, source: str, state: dict[str, Any]) -> None:
-        """Take over what an earlier run counted for a source."""
+    def take(self) -> dict[str, Any]:
+        """`state` of the source that is being read; nothing of it is counted any longer."""
+        state = self.state(self.source)
+        self.counts, self.sizes, self._num_kept, self._lines = Counter(), Counter(), Counter(), []
+        return state
+
+    def merge(self, source: str, state: dict[str, Any]) -> None:
+        """Add what was counted for a source elsewhere, as if it were dropped now."""
         for step, reason, count, size in state["counts"]:
             self.counts[source, step, reason] += count
             self.sizes[source, step, reason] += size
         for line in state["lines"]:
-            self._num_kept[source, line["reason"]] += 1
-        self._lines += state["lines"]
+            if self._num_kept[source, line["reason"]] < KEPT_PER_REASON:
+                self._num_kept[source, line["reason"]] += 1
+                self._lines.append(line)
 
     def write(self, path: Path) -> None:
         """Write the kept ones as JSON lines, in the order in which they were dropped."""
         write_json_lines(path, self._lines)
-
-
-class DropBuffer(DropLog):
-    """Drops that are held back, so that they come into the log with the documents that were read beside them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._held: list[tuple[Document, str, str, dict[str, Any]]] = []
-
-    def add(self, document: Document, reason: str, **details: Any) -> None:
-        """Hold one drop back."""
-        self._held.append((document, self.step, reason, details))
-
-    def take(self) -> list[tuple[Document, str, str, dict[str, Any]]]:
-        """Document, step, reason and details of what was held back since the last call."""
-        held, self._held = self._held, []
-        return held
 
 
 def write_json_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:

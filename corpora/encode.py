@@ -127,9 +127,10 @@ class Shelver:
         self._account.encoded(sum(map(len, pieces)))
         self._account.cuts["split"] += len(pieces) > 1
         self._account.cuts["pieces"] += len(pieces) if len(pieces) > 1 else 0
+        self._account.cuts["split_tokens"] += sum(map(len, pieces)) - len(pieces) if len(pieces) > 1 else 0
 
     def _add_to_repository(self, document: Document) -> None:
-        """Documents come repository by repository (`spool.read`)."""
+        """Documents come repository by repository (`regroup.py`)."""
         if self._open and self._open[-1].repository != document.repository:
             self._close_repository()
         self._open.append(document)

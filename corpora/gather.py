@@ -1,231 +1,311 @@
-"""From the sources to shelves of clean documents, every drop with its reason.
+"""From the sources to shelves of clean documents: which shard is taken when, and who counts what.
 
-One source after another, batch by batch: usable text, licence, filters, marks, redaction (`rules.py`), exact
-duplicates. Where near-duplicates are looked for, or a repository has to be together, the documents then go to a spool
-on disk; the search is made over all spools; and a second pass reads them again. Last comes the decontamination, then
-the shelf.
+A source is cut into shards (`cut.py`). Over every shard goes a first pass (`first_pass.py`), which asks each document
+alone; then exact duplicates are found over all shards (`exact.py`), near-duplicates too if the recipe wants
+(`near.py`); then a second pass (`second_pass.py`, `regroup.py`) decontaminates, encodes and shelves what is left. Each
+of these is a task that an executor does (`executors/`). This file says which tasks there are and puts together what
+they counted, in the order of sources and shards, so that the result does not depend on who did what when.
 
-Memory is bounded by batches, by 200 bytes for each document (exact duplicates), and by the largest repository.
+A token budget ends the reading of a source. Without near-duplicates the source is taken in waves: as many shards as
+should be enough, then more while it is not. With them the whole is judged at once, so that reading ends by an estimate.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from configs import stall
+from configs.errors import UserError
 from configs.settings.corpus import CorpusStage
-from configs.stage import Progress, StageFile
-from corpora import near_duplicates, sources, spool
+from configs.stage import Progress, write_json_atomic
+from corpora import artifact, copies, cut, exact, near, regroup, sources
 from corpora.account import Account
-from corpora.decontaminate import Decontaminator, load_benchmarks
-from corpora.dedup import Seen
-from corpora.document import Document, batches
-from corpora.dropped import CONTAMINATION, EXACT, LENGTH, NEAR, READING, USABLE, DropBuffer, DropLog, drop_unusable
-from corpora.encode import Shelver
+from corpora.dropped import DropLog
+from corpora.executors import Executor, Task
+from corpora.first_pass import first_pass
+from corpora.line import open_line
 from corpora.mix import parts_of_budget
-from corpora.product import Gathered, source_names
-from corpora.rules import Judges, settle
-from corpora.shelf import Shelf
+from corpora.product import Gathered
+from corpora.second_pass import second_pass
+from corpora.shelf import Shelves
 from corpora.timings import Timings
-from corpora.tokens import load_encoder
 from corpora.work import Work
 
-BATCHES_PER_LINE = 16
-"""Batches of documents between two lines of the progress log."""
-SPOOLED_BYTES_PER_TOKEN = 6
-"""A spooled source is read until it holds so many bytes for each token of its part of the budget: tokens of code and
-prose have three to five, the rest makes up for what the second pass drops."""
+SHARDS_PER_LINE = 4
+"""Shards between two lines of the progress log."""
+BYTES_PER_TOKEN = 6
+"""A source whose documents are judged all at once is read until it holds so many bytes for each token of its part of
+the budget: tokens of code and prose have three to five, the rest makes up for what the second pass drops."""
+BYTES_PER_MISSING_TOKEN = 4
+"""Bytes of the next wave for each token that is still missing."""
 
 
-class Cleaner:
-    """What the sources share while they are read: all that was seen, every benchmark, every drop."""
+class Gathering:
+    """The documents of all sources on their way."""
 
-    def __init__(self, stage_file: StageFile, stage: CorpusStage, progress: Progress, judges: Judges,
-                 num_workers: int, timings: Timings) -> None:
-        self.stage = stage
-        self.seed = stage_file.seed
-        self.progress = progress
-        self.judges = judges
-        self.num_workers = num_workers
-        self.timings = timings
-        self.seen = Seen()
+    def __init__(self, stage: CorpusStage, names: list[str], identities: list[Any], work: Work, executor: Executor,
+                 progress: Progress, timings: Timings) -> None:
+        self._stage, self._work, self._executor = stage, work, executor
+        self._progress, self._timings = progress, timings
+        self._folder = str(work.folder)
+        self._all = [
+            _Source(i, Gathered(names[i], source, budget, Account(names[i]), identities[i]))
+            for i, (source, budget) in enumerate(zip(stage.sources, budgets(stage), strict=True))]
         self.dropped = DropLog()
         self.near_report: dict[str, Any] | None = None
-        with timings.step("benchmarks"):
-            self.benchmarks = Decontaminator(load_benchmarks(stage.decontaminate), stage.ngram, stage.subsequence)
-        self.encoder = None
-        if stage.output != "problems":
-            self.encoder = load_encoder(stage_file.model_folder("base"), stage_file.machine.num_threads)
+        self.copies_report: dict[str, Any] | None = None
+        self._num_waves = 0
+        self._done: list[exact.Shard] = []
+        """Shards whose exact duplicates are known, in order."""
+        self._num_done = 0
 
-    def gather(self, shelves: list[Shelf], out: Path) -> tuple[list[Gathered], Work | None]:
-        """Put the clean documents of every source on its shelf: all, or enough for its part of the mixture."""
-        names, parts = source_names(self.stage), budgets(self.stage)
-        with self.timings.step("reading"):
-            identities = [sources.identity(source) for source in self.stage.sources]
-        gathered = [Gathered(names[i], source, parts[i], shelves[i], Account(names[i]), identities[i])
-                    for i, source in enumerate(self.stage.sources)]
-        spooled = [bool(self.stage.near_duplicates) or source.level == "repository" for source in self.stage.sources]
-        work = Work(out, self.stage, self.seed, [self.judges.identity(), identities]) if any(spooled) else None
-        for i, one in enumerate(gathered):
-            if work is None or not spooled[i]:
-                self._stream(i, one)
-                continue
-            self._spool(i, one, work)
-            if not self.stage.near_duplicates:
-                self._finish(i, one, (document for _, document in spool.read(work.spool(i), one.by_repository())))
-        if work is not None and self.stage.near_duplicates:
-            self._search(work, len(gathered))
-            for i, one in enumerate(gathered):
-                self._finish(i, one, self._distinct(i, one, work))
-        for one in gathered:
-            one.account.check(self.dropped)
-        return gathered, work
-
-    def _stream(self, i: int, one: Gathered) -> None:
-        """Both passes at once, for a source whose documents need no other to be looked at."""
-        shelver = self._shelver(one)
-        for number, batch in enumerate(self._first_pass(i, one)):
-            self._second_pass(one, batch, shelver)
-            if number % BATCHES_PER_LINE == 0:
-                self.log(i, one)
-            if one.has_enough():
-                break
+    def gather(self) -> list[Gathered]:
+        """Clean documents of every source on its shelf: all, or enough for its part of the mixture."""
+        if self._stage.near_duplicates or self._stage.duplicate_repositories or self._stage.num_tokens is None:
+            wave = self._all_at_once()
+            if self._stage.near_duplicates and self._done:
+                with self._timings.step("near-duplicates"):
+                    assert wave is not None
+                    self.near_report = near.search(open_line(self._folder), wave, self._executor)
+            self._second_passes({one.i: one.shards for one in self._all}, wave)
         else:
-            one.read_whole = True
-        self._end(i, one, shelver)
+            for one in self._all:
+                self._in_waves(one)
+        with self._timings.step("accounts"):
+            for one in self._all:
+                self._put_together(one)
+        return [one.gathered for one in self._all]
 
-    def _spool(self, i: int, one: Gathered, work: Work) -> None:
-        """The first pass, to disk; what an earlier run finished is taken over."""
-        state = work.state(i)
-        if state is None:
-            bound = None if one.budget is None else SPOOLED_BYTES_PER_TOKEN * one.budget
-            with spool.SpoolWriter(work.begin(i) / "documents", one.name) as writer:
-                for number, batch in enumerate(self._first_pass(i, one)):
-                    with self.timings.step("spool"):
-                        writer.add(batch)
-                    if number % BATCHES_PER_LINE == 0:
-                        self.log(i, one, spooled=writer.num_documents)
-                    if bound is not None and writer.num_bytes >= bound and sources.may_stop_early(one.source):
-                        break
-                else:
-                    one.read_whole = True
-            work.publish(i, {"dropped": self.dropped.state(one.name), "account": one.account.state(),
-                             "read_whole": one.read_whole})
-            return
-        one.read_whole = state["read_whole"]
-        self.dropped.restore(one.name, state["dropped"])
-        one.account.restore(state["account"])
-        if self.stage.deduplicate:
-            for batch in batches(document for _, document in spool.read(work.spool(i))):
-                kept = self.seen.deduplicate(batch, self.dropped)
-                assert len(kept) == len(batch), f"{one.name}: its spool holds duplicates"
+    def _all_at_once(self) -> int | None:
+        """The first pass over all sources, and their exact duplicates."""
+        bounds = {one.i: one.bound(BYTES_PER_TOKEN) for one in self._all}
+        self._first_passes(self._all, bounds)
+        for one in self._all:
+            self._remember(one)
+        shards = [(one.i, shard) for one in self._all for shard in range(one.shards)]
+        if self._stage.duplicate_repositories and shards:
+            with self._timings.step("copied repositories"):
+                self.copies_report = copies.search(open_line(self._folder), shards, self._executor)
+        return self._exact(shards)
 
-    def _first_pass(self, i: int, one: Gathered) -> Iterator[list[Document]]:
-        """Batches that each document's own rules, and exact duplicates, have left."""
-        held: deque[tuple[list[Document], list[tuple[Document, str, str, dict[str, Any]]]]] = deque()
-        verdicts = self.judges.judged(i, self._read(one, held))
+    def _in_waves(self, one: _Source) -> None:
+        """All passes over a source with a budget, until it has its part. Its shards come before any later source's."""
+        at_once = one.gathered.by_repository()
         while True:
-            with self.timings.step("rules"):
-                found = next(verdicts, None)
-            batch, drops = held.popleft()
-            # What was read ahead of this batch is not looked at yet, so that the log's order is that of one process.
-            self.dropped.source = one.name
-            one.account.read(batch)
-            for document, step, reason, details in drops:
-                self.dropped.step = step
-                self.dropped.add(document, reason, **details)
-            if found is None:
-                return
-            kept = settle(found, self.dropped, one.account)
-            if self.stage.deduplicate:
-                self.dropped.step = EXACT
-                with self.timings.step("exact duplicates"):
-                    kept = self.seen.deduplicate(kept, self.dropped)
-            yield kept
+            begin = one.shards
+            missing = one.bound(1)
+            per_token = BYTES_PER_TOKEN if at_once else BYTES_PER_MISSING_TOKEN
+            self._first_passes([one], {one.i: None if missing is None else one.size + per_token * (
+                missing - one.tokens)})
+            taken = list(range(begin, one.shards))
+            wave = self._exact([(one.i, shard) for shard in taken])
+            if at_once:
+                self._second_passes({one.i: one.shards}, wave)
+                break
+            one.shards = begin
+            for shard in self._results([self._second(one, shard, wave) for shard in taken]):
+                one.shards = taken[shard] + 1
+                one.tokens += artifact.read_state(self._work.second(one.i, taken[shard]))["tokens"]
+                self._log(one)
+                if one.has_enough():
+                    one.gathered.read_whole = False
+                    break
+            del self._done[len(self._done) - len(taken) + one.shards - begin:]
+            if one.gathered.read_whole or one.has_enough():
+                break
+        self._remember(one)
 
-    def _read(self, one: Gathered, held: deque[Any]) -> Iterator[list[Document]]:
-        """Batches of usable documents; what was read and dropped for each goes to `held`, and once more at the end."""
-        buffer = DropBuffer()
-        buffer.step = READING
-        documents = batches(sources.open_source(one.source, self.stage.output, buffer))
-        while True:
-            with self.timings.step("reading"):
-                batch = next(documents, None)
-                buffer.step = USABLE
-                usable = drop_unusable(batch or [], self.stage.output, buffer)
-                buffer.step = READING
-            held.append((batch or [], buffer.take()))
-            if batch is None:
-                return
-            yield usable
+    def _first_passes(self, wanted: list[_Source], bounds: dict[int, int | None]) -> None:
+        """The first pass over the next shards of these sources, each to its end or until it holds so many bytes."""
+        closed: set[int] = set()
+        given: list[tuple[_Source, int]] = []
+        failed: list[tuple[_Source, UserError]] = []
 
-    def _search(self, work: Work, num_sources: int) -> None:
-        """The near-duplicate search over all spools."""
-        settings = self.stage.near_duplicates
-        assert settings is not None
-        shards = [str(work.spool(i)) for i in range(num_sources)]
-        with self.timings.step("near-duplicates"):
-            near_duplicates.plan(shards, work.folder / "near",
-                                 near_duplicates.NearDuplicateSettings(**settings.model_dump()), spool.READER)
-            self.near_report = near_duplicates.run(work.folder / "near", self.num_workers)
+        def tasks() -> Iterator[Task]:
+            for one in wanted:
+                shard = one.shards
+                while one.i not in closed:
+                    try:
+                        if not self._cut(one, shard):
+                            break
+                    except UserError as error:
+                        failed.append((one, error))
+                        return
+                    given.append((one, shard))
+                    yield Task(f"{one.gathered.name}, shard {shard}: first pass", first_pass,
+                               (self._folder, one.i, shard))
+                    shard += 1
 
-    def _distinct(self, i: int, one: Gathered, work: Work) -> Iterator[Document]:
-        """The spooled documents of a source without those that are dropped as near-duplicates."""
-        drops = near_duplicates.dropped_rows(work.folder / "near", i)
-        following = next(drops, None)
-        keeps = bytearray()
-        for row, document in spool.read(work.spool(i)):
-            if following is None or row != following[0]:
-                keeps.append(1)
-                if not one.by_repository():
-                    yield document
+        for number, steps in enumerate(self._executor.ordered(tasks())):
+            one, shard = given[number]
+            self._count(steps)
+            artifact.remove(self._work.raw(one.i, shard))
+            if one.i in closed:
                 continue
-            keeps.append(0)
-            found = following[1]
-            self.dropped.source, self.dropped.step = one.name, NEAR
-            similarity = {key: value for key, value in found.items() if key.endswith("jaccard")}
-            self.dropped.add(document, "near_duplicate", duplicate_of=found["duplicate_of"], **similarity)
-            following = next(drops, None)
-        assert following is None, "the near-duplicate search names a document that the spool does not have"
-        if one.by_repository():
-            yield from (document for row, document in spool.read(work.spool(i), True) if keeps[row])
+            one.shards = shard + 1
+            one.size += artifact.read_state(self._work.first(one.i, shard))["bytes"]
+            self._log(one)
+            bound = bounds[one.i]
+            if bound is not None and one.size >= bound:
+                closed.add(one.i)
+        for one, error in failed:
+            if one.i not in closed:  # what lies behind the end was read ahead, and need not be sound
+                raise error
+            self._first_passes(wanted[wanted.index(one) + 1:], bounds)
+        for one in wanted:
+            one.gathered.read_whole = one.ended()
 
-    def _finish(self, i: int, one: Gathered, documents: Iterable[Document]) -> None:
-        """The second pass over a spooled source."""
-        shelver = self._shelver(one)
-        for number, batch in enumerate(batches(documents)):
-            self._second_pass(one, batch, shelver)
-            if number % BATCHES_PER_LINE == 0:
-                self.log(i, one)
-        self._end(i, one, shelver)
+    def _cut(self, one: _Source, shard: int) -> bool:
+        """See to it that a shard is there to be taken; False behind the end of the source."""
+        if one.known is None and self._work.source(one.i).exists():
+            one.known = json.loads(self._work.source(one.i).read_text(encoding="utf-8"))
+        if one.known is not None:
+            found: bool = shard < one.known["shards"]
+            return found
+        if one.raw is None:
+            chars = cut.shard_chars(one.bound(1))
+            one.raw = cut.cut(one.gathered.source, one.gathered.name, self._stage.output, chars, self._timings)
+        while one.num_cut <= shard:
+            raw = next(one.raw, None)
+            if raw is None:
+                one.all_cut = True
+                return False
+            if not self._work.first(one.i, one.num_cut).exists():
+                with self._timings.step("spool"):
+                    cut.write_raw(self._work.raw(one.i, one.num_cut), raw)
+            one.num_cut += 1
+        return True
 
-    def _second_pass(self, one: Gathered, batch: list[Document], shelver: Shelver) -> None:
-        self.dropped.source, self.dropped.step = one.name, CONTAMINATION
-        with self.timings.step("decontamination"):
-            batch = self.benchmarks.remove(batch, self.dropped)
-        self.dropped.step = LENGTH
-        with self.timings.step("tokens"):
-            batch = shelver.shelve(batch)
-        with self.timings.step("accounts"):
-            one.account.keep(batch, self.stage.output == "tokens")
+    def _exact(self, shards: list[exact.Shard]) -> int | None:
+        """Find the exact duplicates of these shards; returns the number of the wave."""
+        if not self._stage.deduplicate or not shards:
+            return None
+        wave, self._num_waves = self._num_waves, self._num_waves + 1
+        with self._timings.step("exact duplicates"):
+            groups = exact.begin_wave(self._work, wave, self._done, shards)
+            self._done += shards
+            for _ in self._executor.ordered(
+                    Task(f"exact duplicates, group {group} of {groups}", exact.find, (self._folder, wave, group))
+                    for group in range(groups)):
+                pass
+        return wave
 
-    def _shelver(self, one: Gathered) -> Shelver:
-        return Shelver(self.stage, one.source, self.encoder, self.seed, one.shelf, self.dropped, one.account)
+    def _second_passes(self, shards: dict[int, int], wave: int | None) -> None:
+        """The second pass over so many shards of each source, all in one wave."""
+        chosen = [one for one in self._all if one.i in shards]
+        by_repository = [one for one in chosen if one.gathered.by_repository()]
+        for one in by_repository:
+            one.groups = regroup.num_groups(one.size) if one.shards else 0
+        for _ in self._results([
+                Task(f"{one.gathered.name}, shard {shard}: regrouping", regroup.regroup,
+                     (self._folder, one.i, shard, wave, one.groups))
+                for one in by_repository for shard in range(one.shards)]):
+            pass
+        tasks: list[Task] = []
+        owners: list[_Source] = []
+        for one in chosen:
+            if one in by_repository:
+                found = [Task(f"{one.gathered.name}, repositories {group}: second pass", regroup.second_pass_over_group,
+                              (self._folder, one.i, group, one.shards)) for group in range(one.groups)]
+            else:
+                found = [self._second(one, shard, wave) for shard in range(one.shards)]
+            tasks += found
+            owners += [one] * len(found)
+        for number in self._results(tasks):
+            one = owners[number]
+            one.tokens += artifact.read_state(self._work.second(one.i, one.parts))["tokens"]
+            one.parts += 1
+            self._log(one)
 
-    def _end(self, i: int, one: Gathered, shelver: Shelver) -> None:
-        with self.timings.step("tokens"):
-            shelver.finish()
-            one.shelf.finish()
-        self.log(i + 1, one)
+    def _second(self, one: _Source, shard: int, wave: int | None) -> Task:
+        return Task(f"{one.gathered.name}, shard {shard}: second pass", second_pass,
+                    (self._folder, one.i, shard, wave))
 
-    def log(self, step: int, one: Gathered, **figures: Any) -> None:
-        """One line of progress; steps are sources, plus one for the mixture."""
-        shown = {f"corpus/{name}": value for name, value in figures.items()}
-        self.progress.write(step, len(self.stage.sources) + 1, source=one.name, **{
-            "corpus/source_documents": one.shelf.num_documents, "corpus/source_tokens": one.shelf.num_tokens,
-            "corpus/dropped": self.dropped.total(), **shown})
+    def _results(self, tasks: list[Task]) -> Iterator[int]:
+        """Do tasks; yields the number of each, in order, when it is done."""
+        for number, steps in enumerate(self._executor.ordered(tasks)):
+            self._count(steps)
+            yield number
+
+    def _count(self, steps: dict[str, tuple[float, float]]) -> None:
+        """A task is done."""
+        stall.alive()
+        self._timings.add(steps)
+
+    def _remember(self, one: _Source) -> None:
+        """Write down how many shards a source has, so that another attempt need not read it."""
+        write_json_atomic(self._work.source(one.i), {"shards": one.shards, "read_whole": one.gathered.read_whole})
+
+    def _put_together(self, one: _Source) -> None:
+        """What the tasks of a source counted, in the order of its shards, and its shelf."""
+        gathered, name = one.gathered, one.gathered.name
+        parts = [self._work.second(one.i, part) for part in range(one.groups or one.shards)]
+        num_documents: list[int] = []
+
+        def count(place: Path) -> None:
+            state = artifact.read_state(place)  # one at a time: each holds samples and the first drops
+            self.dropped.merge(name, state["dropped"])
+            if "account" in state:
+                gathered.account.merge(state["account"])
+            if "documents" in state and "tokens" in state:
+                num_documents.append(state["documents"])
+
+        for shard in range(one.shards):
+            count(self._work.first(one.i, shard))
+            count(self._work.regrouped(one.i, shard) if one.groups else parts[shard])
+        for part in parts if one.groups else []:
+            count(part)
+        gathered.shelf = Shelves(parts, num_documents)
+        gathered.account.check(self.dropped)
+
+    def _log(self, one: _Source) -> None:
+        self._num_done += 1
+        if self._num_done % SHARDS_PER_LINE == 1:
+            self._progress.write(one.i, len(self._all) + 1, source=one.gathered.name, **{
+                "corpus/source_shards": one.shards, "corpus/source_bytes": one.size,
+                "corpus/source_tokens": one.tokens})
+
+
+class _Source:
+    """A source on its way.
+
+    Attributes:
+        shards: Shards that count: those of the first pass, then those that the budget has left.
+        size: Bytes that the first pass has left of them.
+        tokens: Tokens on its shelf.
+        groups: Groups of repositories that the second pass takes; 0 where it takes shards.
+        parts: Parts of the second pass that are done.
+        num_cut: Shards that were cut so far; those behind `shards` were read ahead.
+        all_cut: Whether that is all of the source.
+        known: What an earlier attempt wrote down.
+    """
+
+    def __init__(self, i: int, gathered: Gathered) -> None:
+        self.i, self.gathered = i, gathered
+        self.shards = self.size = self.tokens = self.groups = self.parts = 0
+        self.num_cut = 0
+        self.all_cut = False
+        self.known: dict[str, Any] | None = None
+        self.raw: Iterator[cut.Raw] | None = None
+
+    def ended(self) -> bool:
+        """Whether the shards that count are all of the source."""
+        if self.known is not None:
+            return bool(self.known["read_whole"]) and self.shards == self.known["shards"]
+        return self.all_cut and self.shards == self.num_cut
+
+    def bound(self, per_token: int) -> int | None:
+        """The budget, times a number; None for a source that is read to its end."""
+        budget = self.gathered.budget
+        return None if budget is None or not sources.may_stop_early(self.gathered.source) else per_token * budget
+
+    def has_enough(self) -> bool:
+        """Whether its part of the mixture is full, and it is not a file that has to be checked to its end."""
+        bound = self.bound(1)
+        return bound is not None and self.tokens >= bound
 
 
 def budgets(stage: CorpusStage) -> list[int | None]:

@@ -2,9 +2,10 @@
 
 The token budget is parted among the sources by weight (integers, largest remainder, summing exactly to the
 budget). Each source gives whole records, in a seeded order, until the next one would exceed its part. A source that
-runs out is repeated in a new order, up to `MAX_PASSES` in all: Muennighoff et al. 2023 (arXiv 2305.16264) find up to
-four passes nearly as good as new data. What is still missing then is a shortfall, reported by name; no other source
-fills it, so the other parts stay as asked. Without a budget everything is taken once and weights do nothing.
+runs out is repeated in a new order, up to its `max_epochs` in all: Muennighoff et al. 2023 (arXiv 2305.16264) find up
+to four passes, which is the default, nearly as good as new data. What is still missing then is a shortfall, reported by
+name; no other source fills it, so the other parts stay as asked. Without a budget everything is taken once and weights
+do nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from corpora.order import shuffled
 
 MAX_PASSES = 4
+"""That of a source which sets no `max_epochs`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Selection:
     Attributes:
         num_tokens: Tokens in these records.
         num_passes: Passes begun over the source.
-        shortfall: Tokens asked for that `MAX_PASSES` passes could not give; 0 where only the rest of less than one
+        shortfall: Tokens asked for that all passes could not give; 0 where only the rest of less than one
             record is missing.
     """
 
@@ -52,7 +54,7 @@ def parts_of_budget(num_tokens: int, weights: Sequence[float]) -> list[int]:
     return parts
 
 
-def select(lengths: np.ndarray, budget: int | None, seed: int, name: str) -> Selection:
+def select(lengths: np.ndarray, budget: int | None, seed: int, name: str, max_passes: int = MAX_PASSES) -> Selection:
     """Records of one source within its token budget; all of them once when there is no budget.
 
     Args:
@@ -60,13 +62,14 @@ def select(lengths: np.ndarray, budget: int | None, seed: int, name: str) -> Sel
         budget: Most tokens to take, or None.
         seed: Seed of the run.
         name: What the order is drawn for; two sources with one name would get one order.
+        max_passes: Times at most that a record is taken.
     """
     if budget is None:
         return Selection(shuffled(len(lengths), seed, name, 0), int(lengths.sum()), 1 if len(lengths) else 0, 0)
     taken: list[np.ndarray] = []
     missing = budget
     num_passes = 0
-    while num_passes < MAX_PASSES and len(lengths) and missing:
+    while num_passes < max_passes and len(lengths) and missing:
         order = shuffled(len(lengths), seed, name, num_passes)
         ends = np.cumsum(lengths[order])
         num_fitting = int(np.searchsorted(ends, missing, side="right"))
@@ -78,7 +81,7 @@ def select(lengths: np.ndarray, budget: int | None, seed: int, name: str) -> Sel
         if num_fitting < len(lengths):
             break
     records = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
-    ran_out = len(records) >= MAX_PASSES * len(lengths) or not taken
+    ran_out = len(records) >= max_passes * len(lengths) or not taken
     return Selection(records, budget - missing, num_passes, missing if ran_out else 0)
 
 

@@ -7,6 +7,7 @@ permutations may change from one release to the next (NEP 19); these may not.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -28,6 +29,20 @@ def shuffled(num: int, seed: int, *what: str | int) -> np.ndarray:
         keys = (keys ^ (keys >> np.uint64(27))) * _MIX_2
         keys ^= keys >> np.uint64(31)
     return np.argsort(keys, kind="stable").astype(np.int64)
+
+
+def shuffled_groups(groups: Sequence[str], seed: int, *what: str | int) -> list[int]:
+    """Places of the items in a drawn order of their groups, each group's items together and in the order given.
+
+    >>> groups = ["a", "b", "a", "c"]
+    >>> sorted(shuffled_groups(groups, 0)), [groups[i] for i in shuffled_groups(groups, 0)].count("a")
+    ([0, 1, 2, 3], 2)
+    """
+    members: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    names = list(members)
+    return [i for k in shuffled(len(names), seed, *what) for i in members[names[k]]]
 
 
 def in_split(name: str, split: str) -> bool:

@@ -43,11 +43,27 @@ def write_page(out: Path) -> None:
                                      lstrip_blocks=True)
     environment.filters.update(text=visible, number=number, percent=percent, size=size)
     page = environment.from_string(TEMPLATE).render(
-        style=Markup(STYLE), report=report, stage=_read(out / "stage.json"), timings=_read(out / "timings.json"),
+        style=Markup(STYLE), report=report, sources=_sources(report), totals=_totals(report),
+        left_out={name: one["left_out_tokens"] for name, one in report.get("truncation", {}).items()},
+        stage=_read(out / "stage.json"), timings=_read(out / "timings.json"),
         samples=_dropped_samples(data), kept=_kept_samples(data), clusters=_clusters(data),
         reasons=bars(Counter(report["dropped"])), languages=_languages(report), lengths=_lengths(report),
         self_test=_self_test(report), speed=_speed(_read(out / "timings.json"), report))
     write_text_atomic(out / "report.html", page)
+
+
+def _sources(report: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Sources by name, in the recipe's order: the file's own is that of the alphabet."""
+    return [(name, report["sources"][name]) for name in report["source_names"]]
+
+
+def _totals(report: Mapping[str, Any]) -> dict[str, int]:
+    """Documents and bytes of all sources together."""
+    every = report["sources"].values()
+    return {"read": sum(one["read"] for one in every), "clean": sum(one["clean"] for one in every),
+            "dropped": sum(sum(one["dropped"].values()) for one in every),
+            "read_bytes": sum(one["funnel"][0]["bytes"] for one in every),
+            "clean_bytes": sum(one["clean_bytes"] for one in every)}
 
 
 def bars(counts: Mapping[str, int], unit: str = "") -> Markup:

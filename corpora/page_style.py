@@ -33,6 +33,13 @@ th, td { padding: 5px 12px 5px 0; border-bottom: 1px solid var(--rule); vertical
 tr:last-child > td { border-bottom: none; }
 td.free { white-space: normal; }
 td.left { width: 130px; }
+table.funnel { table-layout: fixed; }
+table.funnel col:nth-child(1) { width: 170px; } table.funnel col:nth-child(2) { width: 105px; }
+table.funnel col:nth-child(3) { width: 135px; } table.funnel col:nth-child(4) { width: 150px; }
+.figures { display: flex; flex-wrap: wrap; gap: 6px 34px; margin: 12px 0 0; }
+.figures div { font-size: 1.25rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.figures span { display: block; font-size: .8rem; font-weight: 400; color: var(--quiet); }
+details > details { margin-left: 16px; }
 td.left div { background: var(--accent); height: 9px; margin-top: 7px; border-radius: 2px; min-width: 1px; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--text); }
@@ -58,7 +65,13 @@ TEMPLATE = """<!doctype html>
 <p class="quiet">corpus stage <code>{{ stage.stage.id }}</code> of <code>{{ stage.recipe | text }}</code>, output
 {{ report.output }}, seed {{ stage.seed }}</p>
 <h1>{{ report.documents | number }} documents{% if report.tokens %}, {{ report.tokens | number }} tokens{% endif %}</h1>
-{% if speed %}<p>{{ timings.seconds | number }} s: {{ speed.tokens | number }} tokens/s,
+<div class="figures">
+<div>{{ totals.read | number }}<span>documents read, {{ totals.read_bytes | size }}</span></div>
+<div>{{ totals.dropped | number }}<span>dropped, with {{ report.dropped | length }} reasons</span></div>
+<div>{{ totals.clean | number }}<span>clean, {{ totals.clean_bytes | size }}</span></div>
+<div>{{ report.licence_of_data.name | text }}<span>licence of the data</span></div>
+</div>
+{% if speed %}<p class="quiet">{{ timings.seconds | number }} s: {{ speed.tokens | number }} tokens/s,
 {{ "%.2f" | format(speed.wall) }} MB/s read, {{ "%.2f" | format(speed.processor) }} MB for each second of a processor
 ({{ timings.num_workers }} worker{{ "s" if timings.num_workers != 1 }}).</p>{% endif %}
 </header>
@@ -66,23 +79,32 @@ TEMPLATE = """<!doctype html>
 <section>
 <h2>Mixture</h2>
 <div class="wide"><table>
-<tr><th>source</th><th>share asked</th><th>achieved</th><th>documents</th><th>tokens</th><th>passes</th>
-<th>short of</th><th>licence</th><th>version</th></tr>
-{% for name, one in report.sources.items() %}
-<tr><td>{{ name | text }}</td><td>{{ one.asked_share | percent }}</td><td>{{ one.achieved_share | percent }}</td>
-<td>{{ one.documents | number }}</td><td>{{ one.tokens | number }}</td><td>{{ one.passes }}</td>
-<td>{% if one.shortfall_tokens %}<span class="bad">{{ one.shortfall_tokens | number }}</span>{% endif %}</td>
-<td>{{ one.licence | text }}</td><td class="free"><code>{{ one.version | text }}</code></td></tr>
+<tr><th>source</th>{% if report.asked_tokens %}<th>share asked</th>{% endif %}<th>share</th>
+<th>documents</th><th>tokens</th><th>epochs</th>
+{% if report.shortfalls %}<th>short of</th>{% endif %}
+{% if left_out.values() | sum %}<th>left out</th>{% endif %}<th>licence</th></tr>
+{% for name, one in sources %}
+<tr><td class="free">{{ name | text }}<br><span class="quiet"><code>{{ one.version | text }}</code></span></td>
+{% if report.asked_tokens %}<td>{{ one.asked_share | percent }}</td>{% endif %}
+<td>{{ one.achieved_share | percent }}</td>
+<td>{{ one.documents | number }}</td><td>{{ one.tokens | number }}</td>
+<td>{{ "%.2f" | format(one.epochs | default(one.passes)) }}</td>
+{% if report.shortfalls %}<td>{% if one.shortfall_tokens %}<span class="bad">{{ one.shortfall_tokens | number }}</span>
+{% endif %}</td>{% endif %}
+{% if left_out.values() | sum %}<td>{{ left_out[name] | number if left_out.get(name) }}</td>{% endif %}
+<td>{{ one.licence | text }}</td></tr>
 {% endfor %}
 </table></div>
+{% if left_out.values() | sum %}<p class="quiet">In tokens; left out is what was clean and found no room in its part.
+</p>{% endif %}
 </section>
 
 <section>
 <h2>From what was read to what was kept</h2>
-{% for name, one in report.sources.items() %}
+{% for name, one in sources %}
 <h3>{{ name | text }} <span class="quiet">{{ "read to its end" if one.read_whole else "read until there was enough" }}
 </span></h3>
-<div class="wide"><table>
+<div class="wide"><table class="funnel"><colgroup><col><col><col><col><col></colgroup>
 <tr><th>after</th><th>documents</th><th>bytes</th><th></th><th>dropped, by reason</th></tr>
 {% for step in one.funnel %}
 <tr><td>{{ step.step }}</td><td>{{ step.documents | number }}</td><td>{{ step.bytes | size }}</td>
@@ -97,33 +119,6 @@ TEMPLATE = """<!doctype html>
 </table></div>
 {% endfor %}
 {% if reasons %}<h3>All reasons, documents</h3>{{ reasons }}{% endif %}
-</section>
-
-<section>
-<h2>What was dropped</h2>
-<p class="quiet">The first of each reason; more are in <code>data/dropped.jsonl</code>.</p>
-{% for source, by_reason in samples.items() %}
-<h3>{{ source | text }}</h3>
-{% for reason, lines in by_reason.items() %}
-<details><summary>{{ reason | text }} <b>{{ report.sources[source].dropped[reason] | number }}</b></summary>
-{% for line in lines %}
-<p><code>{{ line.id | text }}</code>{% for key, value in line.details.items() %} <span class="quiet">{{ key | text }}:
-{{ value | text }}</span>{% endfor %}</p><pre>{{ line.text | text }}</pre>
-{% endfor %}</details>
-{% endfor %}
-{% else %}<p>Nothing.</p>{% endfor %}
-</section>
-
-<section>
-<h2>What was kept</h2>
-<p class="quiet">An even draw of each source.</p>
-{% for source, lines in kept.items() %}
-<h3>{{ source | text }}</h3>
-{% for line in lines %}
-<details><summary><code>{{ line.id | text }}</code> <span class="quiet">{{ line.licence | text }},
-{{ line.characters | number }} characters</span></summary><pre>{{ line.text | text }}</pre></details>
-{% endfor %}
-{% endfor %}
 </section>
 
 {% if report.near_duplicates %}
@@ -167,7 +162,7 @@ subsequences of {{ report.contamination.subsequence }}{% endif %}, exact short a
 <p>The data alone ask for: <b>{{ report.licence_of_data.name | text }}</b>.
 {{ report.licence_of_data.sentence | text }}</p>
 <div class="wide"><table><tr><th>source</th><th>licences of the clean documents</th></tr>
-{% for name, one in report.sources.items() %}<tr><td>{{ name | text }}</td><td class="free">
+{% for name, one in sources %}<tr><td>{{ name | text }}</td><td class="free">
 {% for licence, count in one.licences | dictsort(by="value", reverse=true) %}{{ licence | text }}
 <b>{{ count | number }}</b>{{ ", " if not loop.last }} {% endfor %}</td></tr>{% endfor %}
 </table></div>
@@ -177,7 +172,7 @@ subsequences of {{ report.contamination.subsequence }}{% endif %}, exact short a
 <section>
 <h2>Redactions</h2>
 <div class="wide"><table><tr><th>source</th><th>documents</th><th>placeholders</th></tr>
-{% for name, one in report.sources.items() %}<tr><td>{{ name | text }}</td>
+{% for name, one in sources %}<tr><td>{{ name | text }}</td>
 <td>{{ one.redactions.documents | default(0) | number }}</td><td class="free">
 {% for kind, count in one.redactions.items() if kind != "documents" %}{{ kind }} <b>{{ count | number }}</b>
 {{- ", " if not loop.last }} {% else %}none{% endfor %}</td></tr>{% endfor %}
@@ -205,6 +200,35 @@ subsequences of {{ report.contamination.subsequence }}{% endif %}, exact short a
 <p class="quiet">Of the last run: what an earlier one left in work/ was not done again.</p>
 </section>
 {% endif %}
+
+<section>
+<h2>What was dropped</h2>
+<p class="quiet">The first of each reason; more are in <code>data/dropped.jsonl</code>.</p>
+{% for source, one in sources if source in samples %}
+<details{{ " open" if loop.length == 1 }}><summary>{{ source | text }} <span class="quiet">
+{{ one.dropped.values() | sum | number }} documents</span></summary>
+{% for reason, lines in samples[source].items() %}
+<details><summary>{{ reason | text }} <b>{{ one.dropped[reason] | number }}</b></summary>
+{% for line in lines %}
+<p><code>{{ line.id | text }}</code>{% for key, value in line.details.items() %} <span class="quiet">{{ key | text }}:
+{{ value | text }}</span>{% endfor %}</p><pre>{{ line.text | text }}</pre>
+{% endfor %}</details>
+{% endfor %}</details>
+{% else %}<p>Nothing.</p>{% endfor %}
+</section>
+
+<section>
+<h2>What was kept</h2>
+<p class="quiet">An even draw of each source.</p>
+{% for source, one in sources if source in kept %}
+<details><summary>{{ source | text }} <span class="quiet">{{ kept[source] | length }} of {{ one.clean | number }}
+</span></summary>
+{% for line in kept[source] %}
+<details><summary><code>{{ line.id | text }}</code> <span class="quiet">{{ line.licence | text }},
+{{ line.characters | number }} characters</span></summary><pre>{{ line.text | text }}</pre></details>
+{% endfor %}</details>
+{% endfor %}
+</section>
 </body>
 </html>
 """

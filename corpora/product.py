@@ -3,10 +3,12 @@
 | output | files in data/ |
 |---|---|
 | tokens | `tokens.bin` (little-endian uint32), `documents.npy` (N+1 int64 offsets into it), `sources.npy` (N int16) |
+| tokens, packed | `sequences.npy` (int64: the documents at which sequences begin, and their number) |
 | examples | `examples.jsonl` |
 | problems | `problems.jsonl` |
 | all | `report.json`, `dropped.jsonl`, `kept.jsonl`, `question_hashes.txt` (one per line, 16 hex digits, sorted) |
 | with near-duplicates | `clusters.jsonl` (`corpora/near_duplicates/`) |
+| with copied repositories | `repositories.jsonl` (`corpora/near_duplicates/repositories.py`) |
 
 `dropped.jsonl` holds the first drops of each source and reason, `kept.jsonl` an even draw of each source's clean
 documents.
@@ -22,15 +24,16 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from configs.errors import UserError
 from configs.settings.corpus import CorpusSource, CorpusStage
 from configs.stage import write_json_atomic, write_text_atomic
+from corpora import packing as packing_of
 from corpora import sources
 from corpora.account import Account
 from corpora.contamination.self_test import Questions, measure, removed_by
@@ -41,10 +44,10 @@ from corpora.encode import HASH_BYTES, question_hash
 from corpora.mix import Selection, interleave, select
 from corpora.ngrams import canonical
 from corpora.report import SourceCount, build_report
-from corpora.shelf import Shelf
-from corpora.work import Work
+from corpora.shelf import Shelves
 
 WRITE_BYTES = 1 << 22
+RECORDS_AT_ONCE = 1 << 16
 SELF_TEST_QUESTIONS = 100
 """Questions of each benchmark that are injected in each disguise."""
 
@@ -64,26 +67,31 @@ class Gathered:
     name: str
     source: CorpusSource
     budget: int | None
-    shelf: Shelf
     account: Account
     identity: dict[str, Any]
     read_whole: bool = False
+    shelf: Shelves = field(default_factory=lambda: Shelves([], []))
 
     def by_repository(self) -> bool:
         """Whether its documents are wanted repository by repository."""
         return self.source.level == "repository"
 
-    def has_enough(self) -> bool:
-        """Whether reading may stop: its part is full, and it is not a file that has to be checked to its end."""
-        return self.budget is not None and self.shelf.num_tokens >= self.budget and sources.may_stop_early(self.source)
 
+@dataclass(frozen=True)
+class Cleaned:
+    """What the report needs to know of the cleaning.
 
-class Cleaned(Protocol):
-    """What the report needs to know of the cleaning."""
+    Attributes:
+        near_report: What the near-duplicate search says, if there was one; then `clusters` is its file.
+        copies_report: The same of the search for copied repositories; then `repositories` is its file.
+    """
 
     dropped: DropLog
     benchmarks: Decontaminator
     near_report: dict[str, Any] | None
+    clusters: Path
+    copies_report: dict[str, Any] | None = None
+    repositories: Path = Path()
 
 
 def source_names(stage: CorpusStage) -> list[str]:
@@ -99,23 +107,29 @@ def source_names(stage: CorpusStage) -> list[str]:
 
 
 def write_product(stage: CorpusStage, seed: int, gathered: list[Gathered], cleaned: Cleaned,
-                  folder: Path, work: Work | None = None) -> dict[str, Any]:
+                  folder: Path) -> dict[str, Any]:
     """Mix the shelves and write all files of the product; returns the report.
 
     Raises:
         UserError: Nothing is left to write.
     """
-    selections = [select(one.shelf.lengths(), one.budget, seed, one.name) for one in gathered]
+    selections = [select(one.shelf.lengths(), one.budget, seed, one.name, one.source.max_epochs) for one in gathered]
     if not any(len(selection.records) for selection in selections):
         raise UserError(nothing_left(stage, gathered, cleaned.dropped))
     lengths = [one.shelf.lengths()[selection.records] for one, selection in zip(gathered, selections, strict=True)]
+    _check_shortage(stage, gathered, selections)
     owners, positions = interleave(lengths)
+    packing = None
+    if stage.packing == "best_fit":
+        written = _written(lengths, owners, positions)
+        order, bounds = packing_of.best_fit(written, stage.sequence_length, seed)
+        owners, positions = owners[order], positions[order]
+        _write_array(folder / "sequences.npy", bounds.astype("<i8"))
+        packing = packing_of.described(written[order], bounds, stage.sequence_length)
     records = _records(gathered, selections, owners, positions)
     if stage.output == "tokens":
         _write_stream(folder / "tokens.bin", records)
-        written = np.zeros(len(owners), dtype=np.int64)
-        for i, length in enumerate(lengths):
-            written[owners == i] = length[positions[owners == i]]
+        written = _written(lengths, owners, positions)
         _write_array(folder / "documents.npy", np.concatenate(([0], np.cumsum(written))).astype("<i8"))
         _write_array(folder / "sources.npy", owners.astype("<i2"))
     else:
@@ -128,11 +142,15 @@ def write_product(stage: CorpusStage, seed: int, gathered: list[Gathered], clean
     cleaned.dropped.write(folder / "dropped.jsonl")
     samples = [line for one in gathered for line in one.account.samples()]
     write_json_lines(folder / "kept.jsonl", samples)
-    if work is not None and cleaned.near_report is not None:
-        shutil.copyfile(work.folder / "near" / "clusters.jsonl", folder / "clusters.jsonl")
+    if cleaned.near_report is not None:
+        shutil.copyfile(cleaned.clusters, folder / "clusters.jsonl")
+    if cleaned.copies_report is not None:
+        shutil.copyfile(cleaned.repositories, folder / "repositories.jsonl")
     report = build_report(stage, [_count(one, s) for one, s in zip(gathered, selections, strict=True)],
                           cleaned.dropped, cleaned.benchmarks, overlap)
     report["near_duplicates"] = cleaned.near_report
+    report["duplicate_repositories"] = cleaned.copies_report
+    report["packing"] = packing
     if stage.self_test:
         report["contamination"]["self_test"] = self_test(cleaned.benchmarks, [line["text"] for line in samples], seed)
     write_json_atomic(folder / "report.json", report)
@@ -181,10 +199,29 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
+def _check_shortage(stage: CorpusStage, gathered: list[Gathered], selections: list[Selection]) -> None:
+    """Raises UserError where a source falls short of its part and is not to."""
+    for i, (one, selection) in enumerate(zip(gathered, selections, strict=True)):
+        if stage.on_shortage == "stop" and selection.shortfall:
+            raise UserError(f"stage.sources[{i}].max_epochs: {one.source.max_epochs} passes over {one.name} give "
+                            f"{selection.num_tokens} tokens of {one.budget} that num_tokens and weight ask for; lower "
+                            "its weight or num_tokens, raise max_epochs, or set on_shortage: note")
+
+
+def _written(lengths: list[np.ndarray], owners: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Tokens of every record in the order in which they are written."""
+    written = np.zeros(len(owners), dtype=np.int64)
+    for i, length in enumerate(lengths):
+        written[owners == i] = length[positions[owners == i]]
+    return written
+
+
 def _records(gathered: list[Gathered], selections: list[Selection], owners: np.ndarray,
              positions: np.ndarray) -> Iterator[bytes]:
-    for owner, position in zip(owners.tolist(), positions.tolist(), strict=True):
-        yield gathered[owner].shelf.read(int(selections[owner].records[position]))
+    for first in range(0, len(owners), RECORDS_AT_ONCE):  # a number of Python's takes four times the memory
+        part = slice(first, first + RECORDS_AT_ONCE)
+        for owner, position in zip(owners[part].tolist(), positions[part].tolist(), strict=True):
+            yield gathered[owner].shelf.read(int(selections[owner].records[position]))
 
 
 def _write_stream(path: Path, records: Iterator[bytes]) -> None:
@@ -203,7 +240,11 @@ def _write_array(path: Path, array: np.ndarray) -> None:
 
 
 def _count(one: Gathered, selection: Selection) -> SourceCount:
+    lengths = one.shelf.lengths()
+    used = np.bincount(selection.records, minlength=len(lengths))
     return SourceCount(
         name=one.name, source=one.source, identity=one.identity, account=one.account, read_whole=one.read_whole,
         written=len(selection.records), distinct=one.shelf.num_documents_in(selection.records),
-        tokens=selection.num_tokens, passes=selection.num_passes, shortfall=selection.shortfall)
+        tokens=selection.num_tokens, passes=selection.num_passes, shortfall=selection.shortfall,
+        clean_tokens=int(lengths.sum(dtype=np.int64)), distinct_tokens=int(lengths[used > 0].sum(dtype=np.int64)),
+        most_repeats=int(used.max(initial=0)))

@@ -143,6 +143,9 @@ _ROLE_NAMES = frozenset({
 })  # fmt: skip
 _IPV4 = re.compile(r"[0-9](?<![\w.-][0-9])[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?![\w-]|\.\w)")
 _IPV6 = re.compile(r"[23](?<![\w:.][23])[0-9a-fA-F]{3}:(?:[0-9a-fA-F]{0,4}:){1,6}[0-9a-fA-F]{0,4}(?![\w:])")
+# What every address holds, looked for from its rarest character on: most texts need no slower look.
+_MAY_BE_IPV4 = re.compile(r"\.(?<=[0-9]\.)[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
+_MAY_BE_IPV6 = re.compile(r":(?<=[23][0-9a-fA-F]{3}:)")
 _PHONES = (
     re.compile(
         r"\+(?<![\w+.(=*/^-]\+)[1-9][0-9]{0,2}[ .-](?:\([0-9]{1,4}\)[ .-]?|[0-9]{1,4}[ .-]){1,4}[0-9]{3,4}(?![\w.-])"
@@ -279,10 +282,10 @@ def _emails(text: str) -> Iterator[Span]:
 
 
 def _ip_addresses(text: str) -> Iterator[Span]:
-    for match in _IPV4.finditer(text):
+    for match in _IPV4.finditer(text) if _MAY_BE_IPV4.search(text) else ():
         if is_public_ipv4(match.group()) and not version_like(text, *match.span()):
             yield Span(*match.span(), "ip_address")
-    if "::" in text or text.count(":") > 6:
+    if ("::" in text or text.count(":") > 6) and _MAY_BE_IPV6.search(text):
         for match in _IPV6.finditer(text):
             if _is_public_ipv6(match.group()):
                 yield Span(*match.span(), "ip_address")

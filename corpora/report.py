@@ -37,6 +37,9 @@ class SourceCount:
         passes: Passes begun over the source.
         shortfall: Tokens of its part of the budget that it could not give.
         read_whole: Whether it was read to its end; reading stops when the mixture has enough.
+        clean_tokens: Tokens of all its clean records.
+        distinct_tokens: Tokens of those that were written, each counted once; the rest is left out for the budget.
+        most_repeats: Times that the record is in the product which is there most often.
     """
 
     name: str
@@ -49,6 +52,9 @@ class SourceCount:
     passes: int
     shortfall: int
     read_whole: bool
+    clean_tokens: int
+    distinct_tokens: int
+    most_repeats: int
 
 
 def build_report(stage: CorpusStage, counts: list[SourceCount], dropped: DropLog, index: Decontaminator,
@@ -67,6 +73,8 @@ def build_report(stage: CorpusStage, counts: list[SourceCount], dropped: DropLog
             "licence": licence_text(count), "version": version(count.identity),
             "read": account.clean[0] + sum(drops.values()), "read_whole": count.read_whole, "clean": account.clean[0],
             "dropped": drops, "passes": count.passes, "shortfall_tokens": count.shortfall,
+            "max_epochs": count.source.max_epochs, "most_repeats": count.most_repeats,
+            "epochs": round(count.tokens / max(count.clean_tokens, 1), 4),
             "funnel": account.funnel(dropped), "clean_bytes": account.clean[1],
             "licences": dict(account.licences), "languages": dict(account.languages),
             "lengths": {str(power): number for power, number in sorted(account.lengths.items())},
@@ -82,9 +90,10 @@ def build_report(stage: CorpusStage, counts: list[SourceCount], dropped: DropLog
         "tokens": sum(count.tokens for count in counts),
         "dropped": dropped.by_reason(),
         "licence_of_data": asdict(combine_data({
-            count.name: {licence_text(count): 1} if count.source.licences is None else count.account.licences
+            count.name: {licence_text(count): 1} if count.source.licences is None else held_licences(count)
             for count in counts if count.account.clean[0]})),
         "shortfalls": {count.name: count.shortfall for count in counts if count.shortfall},
+        "truncation": truncation(counts),
         "contamination": {
             "checked": [benchmark.name for benchmark in index.benchmarks],
             "questions": {f"{one.name}/{one.split}": len(one.questions) for one in index.benchmarks},
@@ -95,13 +104,40 @@ def build_report(stage: CorpusStage, counts: list[SourceCount], dropped: DropLog
     }
 
 
+def truncation(counts: list[SourceCount]) -> dict[str, Any]:
+    """The ledger of what does not stand in the product as it stood in its document, by source.
+
+    No token is cut off: a document longer than the sequence length goes on in further pieces (`split`, `pieces`, with
+    the tokens of such documents), an example that is too long is dropped as `too_long`. `left_out_tokens` are clean and
+    were not written because the part of the budget was full.
+    """
+    return {count.name: {
+        "split": count.account.cuts["split"], "pieces": count.account.cuts["pieces"],
+        "split_tokens": count.account.cuts["split_tokens"], "cut_off_tokens": 0,
+        "left_out_tokens": count.clean_tokens - count.distinct_tokens} for count in counts}
+
+
 def licence_text(count: SourceCount) -> str:
     """Licence of a source: as it is stated, or, where its documents have several, the one that all of them ask for."""
     stated = sources.licence(count.source)
-    held = {licence for licence, number in count.account.licences.items() if number}
-    return stated if held <= {stated} else combine_data({count.name: count.account.licences}).name
+    held = held_licences(count)
+    return stated if {licence for licence, number in held.items() if number} <= {stated} else \
+        combine_data({count.name: held}).name
+
+
+def held_licences(count: SourceCount) -> dict[str, int]:
+    """Licence -> clean documents; that of the collection they come from, if it has one of its own, counts as well."""
+    held = dict(count.account.licences)
+    collection = sources.collection_licence(count.source)
+    if collection is not None and held:
+        held[collection] = held.get(collection, 0) + count.account.clean[0]
+    return held
 
 
 def version(found: dict[str, Any]) -> str:
-    """Package version, data set revision, or content hash of a source, out of its identity."""
+    """Package version, data set commit, or content hash of a source, out of its identity."""
+    splits = found.get("splits")
+    if isinstance(splits, dict):
+        return ", ".join(f"{one['hub']}@{one['revision']} {name}" if "hub" in one else f"mirror {name} {one['sha256']}"
+                         for name, one in splits.items())
     return str(found.get("version") or found.get("sha256") or json.dumps(found, sort_keys=True))

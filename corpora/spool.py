@@ -1,100 +1,45 @@
-"""Documents of one source on disk between the two passes of a build, one JSON object a line.
+"""Documents on disk between the parts of a build: lists of them, one after another, in pickle's form.
 
-A spool is written in the order in which the source was read, published whole, and read back in that order or
-repository by repository. In memory are 8 bytes for each document, and 16 more while it is read by repository.
+The files are read by nothing but the code that wrote them (`corpora/work.py` sees to that). The pickler remembers no
+objects, so that the bytes are a function of the documents and not of which of their texts were one object.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from array import array
+import pickle
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
+from corpora.document import Document
 
-from corpora.document import Document, num_bytes
-
-READER = "corpora.spool:read_texts"
-"""The reader that the near-duplicate search is given."""
-_DEFAULTS = {one.name: one.default for one in fields(Document)} | {"metadata": {}, "provenance": {}}
+_FIELDS = tuple(one.name for one in fields(Document))
 
 
-class SpoolWriter:
-    """Appends documents to a file that must not exist yet."""
-
-    def __init__(self, path: Path, label: str) -> None:
-        """Args: label: goes before the documents' ids, so that they are unique over all sources."""
-        self._file = path.open("xb")
-        self._label = label
-        self.num_documents = 0
-        self.num_bytes = 0
-
-    def __enter__(self) -> SpoolWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())  # its name will say that it is whole
-        self._file.close()
-
-    def add(self, batch: list[Document]) -> None:
-        """Append documents."""
-        for document in batch:
-            given = {name: value for name in _DEFAULTS if (value := getattr(document, name)) != _DEFAULTS[name]}
-            line = json.dumps({"label": self._label, **given}, ensure_ascii=False)
-            # A lone surrogate in an id or in metadata comes out as the JSON escape that it was.
-            self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")
-            self.num_documents += 1
-            self.num_bytes += num_bytes(document.full_text())
+def write_batch(file: BinaryIO, batch: list[Document]) -> None:
+    """Append a list of documents."""
+    write_object(file, [tuple(getattr(document, name) for name in _FIELDS) for document in batch])
 
 
-def read(path: Path, by_repository: bool = False) -> Iterator[tuple[int, Document]]:
-    """Row (from 0) and content of every document, as written, or with those of one repository together.
-
-    Repositories then come in the order of their names, documents without one first, each in the order as written.
-    """
-    if not by_repository:
-        with path.open("rb") as file:
-            for row, line in enumerate(file):
-                yield row, _document(line)
-        return
-    starts, numbers = array("q"), array("q")
-    names: dict[str, int] = {}
+def read_batches(path: Path) -> Iterator[list[Document]]:
+    """The lists of a file, one in memory at a time."""
     with path.open("rb") as file:
-        place = 0
-        for line in file:
-            repository = json.loads(line).get("repository", "")
-            starts.append(place)
-            numbers.append(names.setdefault(repository, len(names)))
-            place += len(line)
-        rank = np.zeros(len(names), dtype=np.int64)
-        rank[[names[name] for name in sorted(names)]] = np.arange(len(names))
-        for row in np.argsort(rank[np.frombuffer(numbers, dtype=np.int64)], kind="stable").tolist():
-            file.seek(starts[row])
-            yield row, _document(file.readline())
+        for batch in read_objects(file):
+            yield [Document(*given) for given in batch]
 
 
-def read_texts(shard: str) -> Iterator[tuple[str, str]]:
-    """(id, text) of every document of a spool; ids are unique over the sources if they are within each."""
-    with Path(shard).open("rb") as file:
-        for line in file:
-            given = json.loads(line)
-            name = f"{given['label']}/{given['id']}"
-            yield name, _made(given).full_text()
+def write_object(file: BinaryIO, content: Any) -> None:
+    """Append anything that holds no circle."""
+    pickler = pickle.Pickler(file, protocol=5)
+    pickler.fast = True
+    pickler.dump(content)
 
 
-def _document(line: bytes) -> Document:
-    return _made(json.loads(line))
-
-
-def _made(given: dict[str, Any]) -> Document:
-    del given["label"]
-    if "messages" in given:
-        given["messages"] = tuple(given["messages"])
-    return Document(**given)
+def read_objects(file: BinaryIO) -> Iterator[Any]:
+    """What was appended to a file, in order."""
+    while True:
+        try:
+            yield pickle.load(file)
+        except EOFError:
+            return

@@ -1,4 +1,4 @@
-"""Where the time of a build goes: seconds of wall clock and of this process's processors, by step.
+"""Where the time of a build goes: seconds of wall clock and of the processors, by step, added up over all workers.
 
 Steps may lie within one another; each counts only its own time. Kept apart from the product, whose bytes depend on
 nothing that a clock says.
@@ -6,7 +6,6 @@ nothing that a clock says.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -34,14 +33,22 @@ class Timings:
             self._switch()
             self._open.pop()
 
+    def steps(self) -> dict[str, tuple[float, float]]:
+        """Seconds and processor seconds of each step, for `add`."""
+        return {name: (self._wall[name], self._processor[name]) for name in self._wall}
+
+    def add(self, steps: dict[str, tuple[float, float]]) -> None:
+        """Count what a task measured, wherever it ran."""
+        for name, (wall, processor) in steps.items():
+            self._wall[name] += wall  # type: ignore[assignment]
+            self._processor[name] += processor  # type: ignore[assignment]
+
     def as_dict(self, **figures: Any) -> dict[str, Any]:
-        """Seconds of each step and of all, with the processes below this one, and whatever else is given."""
+        """Seconds of each step, of all and of this process, and whatever else is given."""
         wall, processor = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
-        below = resource.getrusage(resource.RUSAGE_CHILDREN)
         steps = {name: {"seconds": round(self._wall[name], 3), "processor_seconds": round(self._processor[name], 3)}
                  for name in self._wall}
-        return {"steps": steps, "seconds": round(wall, 3), "processor_seconds": round(processor, 3),
-                "processor_seconds_of_workers": round(below.ru_utime + below.ru_stime, 3), **figures}
+        return {"steps": steps, "seconds": round(wall, 3), "processor_seconds": round(processor, 3), **figures}
 
     def _switch(self) -> None:
         now = time.perf_counter(), time.process_time()

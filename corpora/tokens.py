@@ -7,13 +7,12 @@ the training stages. Without those ends the pieces are the document's tokens, no
 Text is data: the string `<|im_end|>` inside a document becomes ordinary tokens, never the special one. For that the
 encoder is the tokenizer without its added tokens; it is checked at the start that none of them can come out.
 
-`corpora/words.py` encodes what it can; other texts go through the tokenizer in batches, on its own threads. The ids are
-the tokenizer's either way.
+`corpora/words.py` encodes the texts with a tokenizer of Qwen2.5's kind; others go through the tokenizer in batches, on
+its own threads. The ids are the tokenizer's either way.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -43,11 +42,12 @@ class Encoder:
         self._plain = _without_added_tokens(tokenizer)
         self._words = WordEncoder(self._plain, TOKEN_DTYPE) if WordEncoder.fits(self._plain) else None
         self._added = {token.content: token_id for token_id, token in tokenizer.get_added_tokens_decoder().items()}
-        self._ends_line = np.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=bool)
+        vocabulary = tokenizer.get_vocab()
+        ids = np.fromiter(vocabulary.values(), dtype=np.int64, count=len(vocabulary))
+        self._ends_line = np.zeros(int(ids.max()) + 1, dtype=bool)
+        self._ends_line[ids] = [token.endswith(_NEWLINE_MARK) for token in vocabulary]
         self._num_bytes = np.zeros(len(self._ends_line), dtype=np.int64)
-        for token, token_id in tokenizer.get_vocab().items():
-            self._num_bytes[token_id] = len(token)  # a character of byte-level BPE's vocabulary is a byte
-            self._ends_line[token_id] = token.endswith(_NEWLINE_MARK)
+        self._num_bytes[ids] = [len(token) for token in vocabulary]  # a character of byte-level BPE's is a byte
         self._check_specials(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -139,6 +139,12 @@ def load_encoder(checkpoint: Path, num_threads: int | None) -> Encoder:
                         "it needs tokenizer.json, or vocab.json and merges.txt") from error
 
 
+def tokenizer_json(checkpoint: Path) -> str:
+    """The checkpoint's tokenizer as the text of one tokenizer.json, of which `load_encoder` makes the same encoder."""
+    file = checkpoint / "tokenizer.json"
+    return file.read_text(encoding="utf-8") if file.exists() else str(_read_tokenizer(checkpoint).to_str())
+
+
 def _read_tokenizer(checkpoint: Path) -> Tokenizer:
     if (checkpoint / "tokenizer.json").exists():
         return Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
@@ -148,6 +154,11 @@ def _read_tokenizer(checkpoint: Path) -> Tokenizer:
 
 
 def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    description = json.loads(tokenizer.to_str())
-    description.update(added_tokens=[], truncation=None, padding=None, post_processor=None)
-    return Tokenizer.from_str(json.dumps(description))
+    """A tokenizer of the same model (shared, not read again) that makes nothing but the model's tokens."""
+    plain = Tokenizer(tokenizer.model)
+    # Its parts cannot be set to None, which is what they begin as.
+    if tokenizer.normalizer is not None:
+        plain.normalizer = tokenizer.normalizer
+    if tokenizer.pre_tokenizer is not None:
+        plain.pre_tokenizer = tokenizer.pre_tokenizer
+    return plain

@@ -67,30 +67,32 @@ class ShortQuestions:
 
     def _match(self, document: Document, text: str) -> tuple[str, str] | None:
         for whole in [*document.questions(), text]:
-            for spelling in _spellings(whole):
+            for spelling in map(normalise_question, _spellings(whole)):
                 if spelling in self._names:
                     return self._names[spelling], spelling
         lines = [_COMMENT.sub("", line) for line in text.splitlines()]
         for i, line in enumerate(lines):
-            for spelling in _spellings(line):
+            for unlabelled in _spellings(line):
+                spelling = normalise_question(unlabelled)
                 if spelling[:_OPENING_CHARACTERS] not in self._beginnings:
                     continue
                 if spelling in self._names and len(line) >= SHORTEST_LINE:
                     return self._names[spelling], spelling
                 for more in range(1, JOINED_LINES):
-                    joined = normalise_question(" ".join([spelling, *lines[i + 1:i + 1 + more]]))
+                    # Not the spelling: that lacks the full stop with which a first line may end.
+                    joined = normalise_question(" ".join([unlabelled, *lines[i + 1:i + 1 + more]]))
                     if joined in self._names and len(joined) >= SHORTEST_LINE:
                         return self._names[joined], joined
         return None
 
 
 def _spellings(text: str) -> Iterator[str]:
-    """The text as it is compared, then without one label before it, without two, and so on."""
-    yield normalise_question(text)
+    """The text, then without one label before it, without two, and so on."""
+    yield text
     begin = 0
     for _ in range(_MOST_LABELS):
         label = _LABEL.match(text, begin)
         if not label or label.end() == len(text):
             return
         begin = label.end()
-        yield normalise_question(text[begin:])
+        yield text[begin:]

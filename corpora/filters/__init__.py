@@ -1,8 +1,9 @@
 """Filters: which documents of a source are worth learning from, each rule with a named reason.
 
 A filter is a module with `REASONS`, `Settings` (its thresholds, with the published values and their source) and
-`check(statistics, settings) -> reason | None`. It reads one document and nothing else, keeps no state, and rewrites
-nothing. A recipe names filters in the order in which they are asked; the first reason counts.
+`check(statistics, settings) -> reason | None`, and with `version()` where the machine has a say (the Python whose
+syntax counts). It reads one document and nothing else, keeps no state, and rewrites nothing. A recipe names filters in
+the order in which they are asked; the first reason counts.
 
     from corpora.filters import Chain
     chain = Chain({"language": {"languages": ["python"]}, "line_shape": {}, "python_syntax": {}})
@@ -40,6 +41,7 @@ from corpora.filters import (
     python_shape,
     python_syntax,
     repetition,
+    runs,
 )
 from corpora.filters.statistics import TextStatistics
 
@@ -56,6 +58,7 @@ FILTERS: dict[str, ModuleType] = {
     "prose_words": prose_words,
     "prose_lines": prose_lines,
     "repetition": repetition,
+    "runs": runs,
 }
 """Name in a recipe -> the module."""
 
@@ -111,9 +114,10 @@ class Chain:
 
     def identity(self) -> dict[str, Any]:
         """What the verdicts depend on: every threshold, and the Python whose syntax counts."""
-        found: dict[str, Any] = {name: settings.model_dump(mode="json") for name, _, settings in self._steps}
-        if "python_syntax" in found:
-            found["python_syntax"] = {"version": python_syntax.version()}
+        found: dict[str, Any] = {}
+        for name, _, settings in self._steps:
+            version = getattr(FILTERS[name], "version", None)
+            found[name] = settings.model_dump(mode="json") | ({"version": version()} if version else {})
         return found
 
 

@@ -24,7 +24,8 @@ from corpora.filters.statistics import TextStatistics
 REASONS = ("too_few_alphanumeric", "too_few_letters", "too_many_digits", "too_much_space", "too_many_hex_words")
 
 _HEX_WORD = re.compile(r"0[xX][0-9a-fA-F]++\b")  # begins with a literal, which makes the search fast
-_INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
+_INDENT = re.compile(r"^[ \t]+|(?<![ \t])[ \t]++(?=\\$)", re.MULTILINE)
+"""Also what stands before the backslashes at the ends of the lines of a macro."""
 
 
 class Settings(Frozen):

@@ -7,8 +7,9 @@ at most 100,000 lines, and only a longest line of 100,000 characters for languag
 most 70% of lines that stand in the file more than once (OpenCoder arXiv 2411.04905, `code_filter_config.py`).
 
 Departures: a line repeated counts only where it holds a letter or digit (closing brackets repeat in all code; OpenCoder
-excepts single characters and `},`), and the 70% is raised to 80%: it drops code with an asynchronous twin of every
-function, and long argument lists with one argument a line; the ten lines are of any kind, as there.
+excepts single characters and `},`), and the 70% is raised to 87%: below that stands code with an asynchronous twin of
+every function, and with long argument lists of one argument a line (of 28 files of packages above 80% 11 are good
+code, all of them below 87%); the ten lines are of any kind, as there.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Settings(Frozen):
     max_mean_line: NonNegativeFloat = Field(default=100.0, description="Mean characters in a line (StarCoder 100).")
     min_mean_line: NonNegativeFloat = Field(default=5.0, description="Mean characters in a line (OpenCoder 5).")
     max_repeated_lines: Fraction = Field(
-        default=0.8, description="Share of the non-empty lines that stand in the file more than once (OpenCoder: 0.7)."
+        default=0.87, description="Share of the non-empty lines that stand in the file more than once (OpenCoder: 0.7)."
     )
 
 

@@ -1,14 +1,14 @@
 """The search: shards of documents in, clusters of near-duplicates and the documents to drop out.
 
     search = plan(shards, reader, settings, folder)
-    report = run(folder, num_workers=4)
+    report = run(folder, workers=4)
     for row, duplicate in dropped_rows(folder, shard): ...
 
 The work falls into tasks, each a function of the folder and a few numbers that writes one artifact whole or not at
 all: `sign_shard` for every shard, then `link_group` for every range of band keys, with a threshold also
-`verify_group` for every range of pairs, last the clusters. `run` hands them to processes of this machine; a cluster's
-scheduler may call them just as well. What was published is never made again: after a kill the same call goes on, and
-the result is the same to the byte. It depends on the documents alone: neither on their order, nor on the shards, nor on
+`verify_group` for every range of pairs, last the clusters. `run` hands them to processes of this machine, or to the
+executor that it is given. What was published is never made again: after a kill the same call goes on, and the result
+is the same to the byte. It depends on the documents alone: neither on their order, nor on the shards, nor on
 the number of workers (of a cluster the longest text is kept, of equally long ones the least id).
 
 Written to the folder: `clusters.jsonl` (cluster, kept id, members with their similarity to the kept one),
@@ -22,19 +22,21 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from configs.errors import RetryableError, UserError
+from configs import stall
+from configs.errors import UserError
 from configs.stage import write_json_atomic
-from corpora import workers
+from corpora import artifact
+from corpora.executors import Executor
+from corpora.executors import Task as ExecutorTask
+from corpora.executors.processes import Processes
 from corpora.near_duplicates import candidates
 from corpora.near_duplicates.clusters import write_clusters
 from corpora.near_duplicates.settings import NearDuplicateSettings
@@ -42,8 +44,6 @@ from corpora.near_duplicates.spill import groups, publish
 from corpora.near_duplicates.store import ShardWriter, SignedShard, SignedShards
 
 JSONL_READER = "corpora.near_duplicates.search:read_jsonl"
-ATTEMPTS = 3
-"""Times that work is handed out again after a worker died (the machine's out-of-memory killer, for one)."""
 Task = tuple[Callable[..., None], tuple[Any, ...]]
 
 
@@ -82,16 +82,19 @@ def plan(shards: Sequence[str], folder: Path, settings: NearDuplicateSettings | 
     write_json_atomic(path, wanted)
 
 
-def run(folder: Path, num_workers: int = 1) -> dict[str, Any]:
-    """Do what is left of the plan. Returns the report (also FOLDER/report.json)."""
+def run(folder: Path, workers: int | Executor = 1) -> dict[str, Any]:
+    """Do what is left of the plan. Returns the report (also FOLDER/report.json).
+
+    Args: workers: Processes of this machine, or who else does the tasks.
+    """
     report = folder / "report.json"
     if not report.exists():
         settings, shards, _ = _plan(folder)
-        _run_tasks([(sign_shard, (folder, i)) for i in range(len(shards))], num_workers)
-        _run_tasks([(link_group, (folder, *group)) for group in groups(_files(folder, "signed", "bands"))], num_workers)
+        run_tasks([(sign_shard, (folder, i)) for i in range(len(shards))], workers)
+        run_tasks([(link_group, (folder, *group)) for group in groups(_files(folder, "signed", "bands"))], workers)
         if settings.threshold is not None:
             pairs = sorted((folder / "pairs").glob("[0-9]*/pairs"))
-            _run_tasks([(verify_group, (folder, *group)) for group in groups(pairs)], num_workers)
+            run_tasks([(verify_group, (folder, *group)) for group in groups(pairs)], workers)
         _write_report(folder)
     for part in ("signed", "links", "pairs", "verified"):
         shutil.rmtree(folder / part, ignore_errors=True)
@@ -107,7 +110,7 @@ def sign_shard(folder: Path, shard: int) -> None:
         partial.mkdir()
         ShardWriter(partial, shard, settings).write(reader(shards[shard]))
 
-    _make(folder / "signed" / f"{shard:06d}", write)
+    artifact.make(folder / "signed" / f"{shard:06d}", write)
 
 
 def link_group(folder: Path, first: int, last: int) -> None:
@@ -125,9 +128,9 @@ def link_group(folder: Path, first: int, last: int) -> None:
         candidates.write_pairs(bands, begins, partial / "pairs")
 
     if settings.threshold is None:
-        _make(folder / "links" / f"{name}.npy", write_links)
+        artifact.make(folder / "links" / f"{name}.npy", write_links)
     else:
-        _make(folder / "pairs" / name, write_pairs)
+        artifact.make(folder / "pairs" / name, write_pairs)
 
 
 def verify_group(folder: Path, first: int, last: int) -> None:
@@ -140,7 +143,7 @@ def verify_group(folder: Path, first: int, last: int) -> None:
         pairs = candidates.read_pairs(sorted((folder / "pairs").glob("[0-9]*/pairs")), first, last)
         _save(partial, candidates.similar(pairs, _signed(folder, settings), threshold))
 
-    _make(folder / "verified" / f"{first:04d}-{last:04d}.npy", write)
+    artifact.make(folder / "verified" / f"{first:04d}-{last:04d}.npy", write)
 
 
 def dropped_rows(folder: Path, shard: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -175,7 +178,7 @@ def _write_report(folder: Path) -> None:
     shutil.rmtree(result, ignore_errors=True)
     shutil.rmtree(folder / "dropped", ignore_errors=True)
     result.mkdir()
-    counts = write_clusters(links, signed, shards, result, settings.threshold is not None)
+    counts = write_clusters(links, signed, shards, result, settings.threshold)
     sizes = [(len(shard), shard.total_characters()) for shard in
              (SignedShard(path.parent, settings) for path in _files(folder, "signed", "rows"))]
     publish(result / "dropped", folder / "dropped")
@@ -200,45 +203,17 @@ def _files(folder: Path, part: str, name: str) -> list[Path]:
     return sorted((folder / part).glob(f"[0-9]*/{name}"))
 
 
-def _make(final: Path, write: Callable[[Path], None]) -> None:
-    """Write an artifact beside its place, then give it its name; one that is there is left alone."""
-    if final.exists():
+def run_tasks(tasks: list[Task], workers: int | Executor) -> None:
+    """Run all tasks, in this process or in several, or by an executor; those of a worker that died are done again."""
+    if isinstance(workers, int):
+        with Processes(workers) as executor:
+            run_tasks(tasks, executor)
         return
-    # The name cannot be taken for a finished one (they begin with a digit), nor for that of another process.
-    partial = final.with_name(f"partial-{os.getpid()}-{final.name}")
-    if partial.is_dir():
-        shutil.rmtree(partial)
-    write(partial)
-    try:
-        publish(partial, final)
-    except OSError:
-        # Two workers had the same task (a scheduler may think one dead): the other one's artifact is the same.
-        if not final.exists():
-            raise
-        shutil.rmtree(partial, ignore_errors=True)
+    named = [ExecutorTask(f"near-duplicates, {function.__name__} {', '.join(map(str, arguments[1:]))}", function,
+                          arguments) for function, arguments in tasks]
+    for _ in workers.ordered(named):
+        stall.alive()
 
 
 def _save(path: Path, links: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, links)
-
-
-def _run_tasks(tasks: list[Task], num_workers: int) -> None:
-    """Run all tasks, in this process or in several; those of a worker that died are handed out again."""
-    if num_workers <= 1:
-        for function, arguments in tasks:
-            function(*arguments)
-        return
-    for _ in range(ATTEMPTS):
-        with workers.pool(num_workers) as pool:
-            futures = [(task, pool.submit(task[0], *task[1])) for task in tasks]
-            tasks = []
-            for task, future in futures:
-                try:
-                    future.result()
-                except BrokenProcessPool:
-                    tasks.append(task)
-        if not tasks:
-            return
-    raise RetryableError(f"near_duplicates: workers died {ATTEMPTS} times, {len(tasks)} tasks are left; look for the "
-                         "out-of-memory killer, take fewer workers, and start again: what is done is kept")
+    artifact.write_arrays(path, [links])

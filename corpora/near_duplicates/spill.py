@@ -8,7 +8,6 @@ records of a range of prefixes, over all files, are then read by one seek a run:
 from __future__ import annotations
 
 import heapq
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -17,6 +16,9 @@ from types import TracebackType
 
 import numpy as np
 
+from corpora.artifact import publish, write_arrays
+
+__all__ = ["RunWriter", "groups", "publish", "read_group", "sorted_lines"]
 PREFIX_BITS = 12
 NUM_PREFIXES = 1 << PREFIX_BITS
 RUN_RECORDS = 1_000_000
@@ -47,8 +49,7 @@ class RunWriter:
         if kind is None:
             self._write_run()
             tables = np.array(self._tables, dtype=np.int64).reshape(-1, NUM_PREFIXES + 1)
-            with index_path(self._path).open("wb") as file:
-                np.save(file, tables)
+            write_arrays(index_path(self._path), [tables])
         self._file.close()
 
     def add(self, records: np.ndarray) -> None:
@@ -124,14 +125,3 @@ def sorted_lines(lines: Iterable[bytes], folder: Path) -> Iterator[bytes]:
     with ExitStack() as stack:
         yield from heapq.merge(*(stack.enter_context((folder / str(i)).open("rb")) for i in range(num_files)))
     shutil.rmtree(folder)
-
-
-def publish(partial: Path, final: Path) -> None:
-    """Give a finished file or folder its name, after its bytes are on disk; a reader sees all of it or nothing."""
-    for path in [partial, *(partial.rglob("*") if partial.is_dir() else ())]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    os.replace(partial, final)

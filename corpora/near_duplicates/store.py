@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -88,14 +89,15 @@ class ShardWriter:
 
 
 class SignedShard:
-    """A signed shard, mapped into memory: only what is asked for is read."""
+    """A signed shard: sizes in memory, all else read when it is asked for."""
 
     def __init__(self, folder: Path, settings: NearDuplicateSettings) -> None:
-        rows = _mapped(folder / "rows", _ROW)
-        self._characters, self._id_ends, self._shingle_ends = (rows[name] for name in _ROW.names or ())
-        self._ids = _mapped(folder / "ids", np.dtype("u1"))
-        self._shingles = _mapped(folder / "shingles", np.dtype("<u8"))
-        self._signatures = _mapped(folder / "signatures", np.dtype("<u4")).reshape(-1, settings.num_hashes)
+        rows = np.fromfile(folder / "rows", dtype=_ROW)
+        self._characters, self._id_ends, self._shingle_ends = (np.array(rows[name]) for name in _ROW.names or ())
+        self._num_hashes = settings.num_hashes
+        # Not mapped into memory: pages that were read would count as the process's own until somebody else wants them.
+        self._ids, self._shingles, self._signatures = (
+            _Reader(folder / name) for name in ("ids", "shingles", "signatures"))
 
     def __len__(self) -> int:
         return len(self._characters)
@@ -110,28 +112,41 @@ class SignedShard:
 
     def id(self, row: int) -> str:
         """Id as it was read."""
-        return self._slice(self._ids, self._id_ends, row).tobytes().decode("utf-8", "surrogatepass")
+        return self._ids.read(*_part(self._id_ends, row), 1).decode("utf-8", "surrogatepass")
 
     def signature(self, row: int) -> np.ndarray:
         """Signature, uint32 `[num_hashes]`."""
-        signature: np.ndarray = self._signatures[row]
-        return signature
+        return np.frombuffer(self._signatures.read(row, row + 1, 4 * self._num_hashes), dtype="<u4")
 
     def shingles(self, row: int) -> np.ndarray:
         """Distinct shingle hashes, sorted; kept only where there is a threshold."""
-        return self._slice(self._shingles, self._shingle_ends, row)
+        return np.frombuffer(self._shingles.read(*_part(self._shingle_ends, row), 8), dtype="<u8")
 
-    @staticmethod
-    def _slice(content: np.ndarray, ends: np.ndarray, row: int) -> np.ndarray:
-        return content[int(ends[row - 1]) if row else 0:int(ends[row])]
+
+class _Reader:
+    """A file that is read in places, and closed when nobody holds this object any longer."""
+
+    def __init__(self, path: Path) -> None:
+        self._number = os.open(path, os.O_RDONLY)
+
+    def read(self, begin: int, end: int, size: int) -> bytes:
+        """Items of so many bytes from `begin` to before `end`."""
+        return os.pread(self._number, (end - begin) * size, begin * size)
+
+    def __del__(self) -> None:
+        os.close(self._number)
+
+
+def _part(ends: np.ndarray, row: int) -> tuple[int, int]:
+    return int(ends[row - 1]) if row else 0, int(ends[row])
 
 
 class SignedShards:
     """All signed shards of a search; a few of them open at a time."""
 
     def __init__(self, folders: list[Path], settings: NearDuplicateSettings) -> None:
-        self._folders = folders
-        self._open = functools.lru_cache(maxsize=64)(lambda shard: SignedShard(self._folders[shard], settings))
+        # It must not hold this object: files of a circle are closed when the garbage is collected, if ever.
+        self._open = functools.lru_cache(maxsize=64)(lambda shard: SignedShard(folders[shard], settings))
 
     def find(self, document: int) -> tuple[SignedShard, int]:
         """The shard that holds a document, and its row there."""
@@ -183,9 +198,3 @@ def _pieces(batch: list[tuple[str, str]]) -> Iterator[tuple[np.ndarray, list[str
                 owners, pieces, num_chars = [], [], 0
     if pieces:
         yield np.array(owners), pieces
-
-
-def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
-    if not path.stat().st_size:
-        return np.zeros(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode="r")

@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from configs.catalogue import dataset, dataset_identity
 from configs.errors import UserError
+from configs.hub import UNPINNED, revisions_file
 from configs.names import ROW_FILES, check_source, is_path
 from configs.settings.corpus import CorpusSource
+from configs.stage import write_json_atomic
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.sources import (
@@ -36,6 +39,8 @@ from corpora.sources import (
     user_jsonl,
 )
 
+COMMITS = "commits.json"
+"""Beside an unfinished and a finished product: at which commit each data set of the hub was read."""
 TEXT_ONLY = (python_stdlib, python_packages, sympy_examples, local_files)
 WITH_REPOSITORIES = (python_stdlib, python_packages, local_files, user_jsonl)
 """Sources whose documents may say of which repository they are."""
@@ -46,9 +51,12 @@ def check(field: str, source: CorpusSource, output: str) -> None:
     """The source exists and has what the output needs. Raises UserError that names `field`, the value and a remedy."""
     check_source(field, source)
     module = reader(source)
-    if source.level == "repository" and module not in WITH_REPOSITORIES:
+    has_repositories = module in WITH_REPOSITORIES or (
+        module is catalogue_data and catalogue_data.has_repositories(source.name))
+    if source.level == "repository" and not has_repositories:
         raise UserError(f"{field}.level: 'repository' was given to {source.name!r}, whose documents are of none; "
-                        "allowed with python_stdlib, python_packages and paths; remove level")
+                        "allowed with python_stdlib, python_packages, paths and data sets of repositories (stack_v3); "
+                        "remove level")
     if module is user_jsonl:
         user_jsonl.check_file(Path(source.name).expanduser())
     elif module is catalogue_data:
@@ -98,6 +106,36 @@ def plain_name(source: CorpusSource) -> str:
 def keeps_own_split(source: CorpusSource) -> bool:
     """Whether a part of the source is kept for evaluation. A user's file of rows has no parts."""
     return reader(source) is not user_jsonl
+
+
+def record_commits(out: Path, given: Sequence[CorpusSource]) -> None:
+    """Write OUT/commits.json: the hub's commit of every data set that is read from there.
+
+    Raises:
+        UserError: An interrupted build in this folder read a data set at another commit.
+    """
+    path = out / COMMITS
+    recorded: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = {}
+    for i, source in enumerate(given):
+        if reader(source) is not catalogue_data:
+            continue
+        for page, commit in catalogue_data.commits(source.name, source.split).items():
+            earlier = recorded.get(page, UNPINNED)
+            if UNPINNED not in (earlier, commit) and earlier != commit:
+                raise UserError(f"stage.sources[{i}].name: {source.name!r}: the work in {out} was begun at commit "
+                                f"{earlier[:8]}, now it is {commit[:8]}; put {earlier} for {page} into "
+                                f"{revisions_file()}, or delete the folder to begin anew")
+            found[page] = commit if commit != UNPINNED else earlier
+    if found:
+        write_json_atomic(path, found)
+
+
+def collection_licence(source: CorpusSource) -> str | None:
+    """Licence of the collection that documents with licences of their own come from; None where there is none."""
+    if reader(source) is not catalogue_data or "licence" not in dataset(source.name).columns:
+        return None
+    return dataset(source.name).licence
 
 
 def licence(source: CorpusSource) -> str:

@@ -7,7 +7,8 @@ What cannot be read is dropped as `corpora/sources/local_files.py` does it.
 The licence is the distribution's: its SPDX expression, else its classifier, else what its short licence field or its
 licence files say. A file's own header goes before it (`corpora/licences.py`).
 
-Files come in a seeded order. One file in twenty, by the hash of its path, is held out for evaluation.
+Files come in a seeded order, at level repository distributions, each whole. One file in twenty, by the hash of its
+path, is held out for evaluation.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from corpora import licences
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.filters.languages import language_of
-from corpora.order import in_split, shuffled
+from corpora.order import in_split, shuffled, shuffled_groups
 from corpora.sources.local_files import read_text
 
 LICENCE = "mixed"
@@ -56,11 +57,14 @@ def read(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Docume
         licence, version = licence_of(one) or "unknown", one.version  # each parses the metadata
         listed += [(name, version, licence, path, file) for path, file in source_files(one)
                    if in_split(f"{name}/{path}", source.split)]
-    for i in shuffled(len(listed), source.seed, "python_packages"):
+    order = shuffled(len(listed), source.seed, "python_packages").tolist()
+    if source.level == "repository":
+        order = shuffled_groups([entry[0] for entry in listed], source.seed, "python_packages")
+    for i in order:
         name, version, licence, path, file = listed[i]
         text, fault = read_text(file)
         document = Document(f"{name}/{path}", source.name, licence, path, text=text, repository=name,
-                            provenance={"version": f"{name} {version}"})
+                            language=language_of(path), provenance={"version": f"{name} {version}"})
         if fault:
             dropped.add(document, fault)
         else:

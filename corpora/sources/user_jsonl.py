@@ -15,7 +15,7 @@ and what is allowed; so does a compressed file that ends too early. A blank line
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,6 +36,8 @@ ROLES = ("system", "user", "assistant", "tool")
 def check_file(path: Path) -> None:
     """Raises UserError for a path that is no readable, non-empty file."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{path}: is a folder, a pipe or a device; give the path of a file")
         with path.open("rb") as file:
             if not file.read(1):
                 raise UserError(f"{path}: is empty; allowed: one JSON object a line; give a file with data")
@@ -63,7 +65,8 @@ def read(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Docume
         origin = _origin(row, path) if output == "tokens" else {"licence": LICENCE, "path": path.name}
         yield Document(name, path.name, provenance={"line": number}, **origin, **fields)
     if not num_read:
-        raise UserError(f"{path}: holds only blank lines; allowed: one JSON object a line; give a file with data")
+        raise UserError(f"{path}: holds no row; allowed: one JSON object a line, or a table with rows; "
+                        "give a file with data")
 
 
 def read_rows(path: Path, output: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -77,21 +80,30 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     number = 0
     try:
         with open_bytes(path) as file:
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES:
-                    _skip_line(file, line)
-                    yield number, None
-                elif line.strip():
-                    yield number, parse(line, f"{path}:{number}")
+            for number, line in lines_of(file):
+                yield number, None if line is None else parse(line, f"{path}:{number}")
     except READ_ERRORS as error:
         raise UserError(f"{path}: cannot be read after line {number} ({error}); a compressed file may be cut short; "
                         "give a whole one") from error
 
 
-def _skip_line(file: BinaryIO, line: bytes) -> None:
-    while line and not line.endswith(b"\n"):
-        line = file.readline(MAX_LINE_BYTES)
+def lines_of(file: BinaryIO, seen: Callable[[bytes], object] = len) -> Iterator[tuple[int, bytes | None]]:
+    """Number (from 1) and bytes of every line that is not blank; None for one above `MAX_LINE_BYTES`, never held.
+
+    Args:
+        seen: Called with all bytes of the file in their order, as a digest's `update`.
+    """
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        seen(line)
+        if len(line) > MAX_LINE_BYTES:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(MAX_LINE_BYTES)
+                seen(line)
+            yield number, None
+        elif line.strip():
+            yield number, line
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -151,14 +163,20 @@ def parse(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _text(row: dict[str, Any], where: str) -> dict[str, Any]:
-    return {"text": _string(row, "text", where, "tokens")}
+    return {"text": _string(row, "text", where, "tokens"), "metadata": _tests(row)}
+
+
+def _tests(row: dict[str, Any]) -> dict[str, Any]:
+    """The row's own tests, which the filter `runs` may ask for; it says what is wrong with them."""
+    return {key: row[key] for key in ("tests", "entry_point") if row.get(key)}
 
 
 def _example(row: dict[str, Any], where: str) -> dict[str, Any]:
     if "messages" in row:
-        return {"messages": _messages(row["messages"], where)}
+        return {"messages": _messages(row["messages"], where), "metadata": _tests(row)}
     needs = "examples (or `messages`)"
-    return {"prompt": _string(row, "prompt", where, needs), "completion": _string(row, "completion", where, needs)}
+    return {"prompt": _string(row, "prompt", where, needs), "completion": _string(row, "completion", where, needs),
+            "metadata": _tests(row)}
 
 
 def _problem(row: dict[str, Any], where: str) -> dict[str, Any]:

@@ -6,9 +6,10 @@ Both sides train one checkpoint with GRPO on the same prompts in each step, 8 of
 temperature 1, rate 1e-5, no KL term, FP32 masters and bf16 arithmetic, on two threads, in turns. The reward is 1 where
 the completion holds the gold text: a function in the trainer's process there, a verifier in the pool's workers here.
 TRL is given every setting that may be its best: FP32 weights under autocast (nearest to ours), plain FP32, plain bf16
-weights (which lose updates as small as these), the 64 completions in one pass and in four; each is tried once, and the
-fastest is repeated, as is the fastest with FP32 weights. (Its continuous batching is left out: on busy CPU cores, once,
-whole steps of the seedling's row gave 173 tokens/s in 12 GB, where plain generate() gave 1,200.)
+weights (which lose updates as small as these), the 64 completions in one pass and in four, a static cache (which TRL
+itself never compiles, and which fails under autocast); each is tried once, and the fastest is repeated, as is the
+fastest with FP32 weights. (Its continuous batching is left out: on busy CPU cores, once, whole steps of the seedling's
+row gave 173 tokens/s in 12 GB, where plain generate() gave 1,200.)
 The decode rows draw exactly as many tokens of each, on either side, and stop at nothing.
 
 | row | model | completions |
@@ -91,6 +92,8 @@ TRAINING = {
     **DTYPES,
     "fp32 weights, autocast, 16 a pass": [*DTYPES["fp32 weights, autocast"], "--micro", "16"],
     "bf16 weights, 16 a pass": [*DTYPES["bf16 weights"], "--micro", "16"],
+    "fp32, static cache": [*DTYPES["fp32"], "--cache", "static"],
+    "bf16 weights, static cache": [*DTYPES["bf16 weights"], "--cache", "static"],
 }
 
 

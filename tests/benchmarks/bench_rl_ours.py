@@ -106,7 +106,7 @@ def decode(stage_file: StageFile) -> dict[str, Any]:
     assert isinstance(stage, RlStage)
     torch.set_num_threads(stage_file.machine.num_threads or 1)
     model, tokenizer = load_model(stage_file.model_folder(), stage.precision)
-    tasks = rl.read_problems(stage_file, stage)
+    tasks, _, _ = rl.read_problems(stage_file, stage)
     chosen = items_between(0, stage.prompts_per_step, len(tasks), stage_file.seed)  # those of the first step
     prompts = [encode_prompt(tasks[item], tokenizer, None) for item in chosen]
     engine = RolloutEngine(model, tokenizer)

@@ -40,7 +40,11 @@ CODE_GRADERS = Peer(
 )  # fmt: skip
 TRL = Peer("trl", ("torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"))
 """The versions that our side is measured with."""
-PEERS = (MATH_VERIFY, QWEN_GRADER, CODE_GRADERS, TRL)
+DATATROVE = Peer(
+    "datatrove",
+    ("datatrove[io,processing]==0.10.1", "spacy==3.8.18", "orjson==3.13.0", "tokenizers==0.23.3", "numpy==2.4.6"),
+)
+PEERS = (MATH_VERIFY, QWEN_GRADER, CODE_GRADERS, TRL, DATATROVE)
 
 
 class NoPeerError(RuntimeError):

@@ -45,6 +45,7 @@ def check_documents(given: dict[str, Any], output: str) -> list[Document]:
     for one in documents:
         assert one.source == source.name and one.licence and one.path and not Path(one.path).is_absolute()
         assert one.provenance["version"]
+        assert bool(one.language) == source.name.startswith("python_"), one.path
         needed = {"tokens": (one.text,), "examples": (one.prompt, one.completion), "problems": (one.prompt, one.answer)}
         assert all(part.strip() for part in needed[output])
         assert output != "problems" or (one.verifier and json.dumps(one.metadata))

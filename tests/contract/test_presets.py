@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from configs.catalogue import dataset, dataset_names
+from configs.hub import UNPINNED
 from configs.load import FOLDER, load_machine, load_recipe, machine_names, preset_names, preset_summary
-from configs.names import procedural_families, procedural_settings, verifier_names
+from configs.names import is_generated, procedural_families, procedural_settings, verifier_names
 from configs.schema import Recipe, stage_inputs
 from configs.settings.common import TaskSource
 from configs.settings.corpus import CorpusStage
 from configs.settings.evaluation import EvaluateStage, ReleaseStage
 from configs.settings.reinforcement import RlStage
 from configs.strict_yaml import read_mapping
+from corpora.licences import normalise_licence
+from flows.plan import make_plan
+from flows.store import Store
 from verifiers.tasks import load_tasks
 
 OWN_BASE = [
     "coder/smoke",
     "coder/tiny",
+    "coder/tiny-packages",
     "math/smoke",
     "math/tiny",
     "math/tiny-control",
     "math/tiny-gsm8k",
+    "math/tiny-tools",
     "reasoning/smoke",
     "reasoning/tiny",
 ]
 STAGES = ["corpus", "pretrain", "examples", "sft", "problems", "rl", "evaluate", "release"]
-MORE = {"control", "problems_math", "rl_math", "form"}
+MORE = {
+    "control",
+    "examples_broad",
+    "form",
+    "pretrain_repositories",
+    "problems_math",
+    "repositories",
+    "rl_math",
+    "sft_broad",
+    "steps",
+    "without_tools",
+}
 """Stages that some presets have besides."""
 REAL_BASE = ["math/0.5b", "math/7b"]
+"""After Qwen2.5-Math."""
+OTHER_REAL_BASE = ["coder/0.5b", "coder/7b", "reasoning/7b"]
+WITHOUT_PRETRAINING = {"math/tiny-tools", "reasoning/7b"}
+"""They begin with demonstrations."""
 
 
 def sources(recipe: Recipe) -> list[tuple[str, object]]:
@@ -49,7 +72,8 @@ def test_every_preset_loads_under_its_own_name_and_says_what_it_is(name: str) ->
     assert {"title", "description", "status"} <= own.keys()
     assert len(recipe.title) <= 100
     assert preset_summary(name)["title"] == recipe.title
-    assert [stage.id for stage in recipe.stages if stage.id not in MORE] == STAGES
+    expected = STAGES[2:] if name in WITHOUT_PRETRAINING else STAGES
+    assert [stage.id for stage in recipe.stages if stage.id not in MORE] == expected
     for index, stage in enumerate(recipe.stages):
         earlier = {other.id for other in recipe.stages[:index]}
         assert set(stage_inputs(recipe, stage)) <= earlier | {"base"}
@@ -150,6 +174,59 @@ def test_a_preset_of_the_published_recipe_keeps_its_figures_and_names_sources(na
     assert recipe.expected and all("arXiv:" in figure.source and 0 < figure.value < 1 for figure in recipe.expected)
 
 
+@pytest.mark.parametrize("name", ["coder/0.5b", "coder/7b"])
+def test_a_coder_of_real_size_reads_code_text_and_mathematics_as_published_files_first_then_repositories(
+    name: str,
+) -> None:
+    recipe = load_recipe(name)
+    files, repositories = recipe.stage("corpus"), recipe.stage("repositories")
+    assert isinstance(files, CorpusStage) and isinstance(repositories, CorpusStage)
+    for stage, level, length in ((files, "file", 8192), (repositories, "repository", 32768)):
+        assert {source.name: source.weight for source in stage.sources} == {
+            "stack_v3": 70, "fineweb_edu": 20, "finemath": 10}
+        code = stage.sources[0]
+        assert (code.level, code.licences, code.fim and code.fim.rate) == (level, ("permissive",), 0.5)
+        assert stage.sequence_length == length
+    trained = [stage.id for stage in recipe.stages if not isinstance(stage, CorpusStage)]
+    assert trained[:4] == ["pretrain", "pretrain_repositories", "sft_broad", "sft"]
+    for stage in recipe.stages:
+        if isinstance(stage, CorpusStage):
+            assert {"humaneval", "mbpp", "gsm8k"} <= {one.name for one in stage.decontaminate}
+    assert recipe.stage("rl").verifier == "code" and recipe.stage("evaluate").judge == "code_hidden"
+
+
+@pytest.mark.parametrize("name", OTHER_REAL_BASE)
+def test_a_preset_of_real_size_can_be_planned_without_a_network(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    plan = make_plan(load_recipe(name), Store(str(tmp_path / "store")))
+    assert len({planned.digest for planned in plan.stages}) == len(plan.stages)
+    for planned in plan.stages:
+        for where, facts in planned.ingredients["outside"].items():
+            pinned = [one.get("revision") for one in facts.get("splits", {}).values()]
+            assert UNPINNED not in pinned, (planned.stage.id, where)
+
+
+def test_the_reasoning_preset_of_real_size_keeps_the_published_cold_start() -> None:
+    recipe = load_recipe("reasoning/7b")
+    sft = recipe.stage("sft")
+    assert (sft.epochs, sft.learning_rate, sft.batch_examples, sft.max_length) == (5, 4e-5, 128, 32768)
+    assert (sft.min_lr_fraction, sft.warmup_fraction, sft.max_grad_norm) == (0.1, 0.03, 0.2)
+    assert (sft.context.length, sft.context.rope_base) == (32768, 300_000)
+    assert [stage.verifier for stage in recipe.stages if isinstance(stage, RlStage)] == ["think_math", "think_puzzles"]
+
+
+def test_code_is_cut_for_fill_in_the_middle_and_read_by_repository_in_every_coder() -> None:
+    for name in preset_names():
+        if name.startswith("coder/"):
+            recipe = load_recipe(name)
+            code = [source for one in ("corpus", "repositories") for source in recipe.stage(one).sources
+                    if source.name.startswith(("python_", "stack"))]
+            assert {source.level for source in code} == {"file", "repository"}
+            assert all(source.fim is not None and source.licences == ("permissive",) for source in code)
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_the_generators_accept_every_procedural_setting_of_a_preset(name: str) -> None:
     gym = pytest.importorskip("reasoning_gym")
@@ -207,11 +284,15 @@ def test_accelerate_understands_the_launcher_of_eight_gpus() -> None:
 
 
 def test_training_sets_state_a_licence_and_have_what_their_stage_needs() -> None:
-    for name in REAL_BASE:
+    for name in (*REAL_BASE, *OTHER_REAL_BASE):
         for stage in load_recipe(name).stages:
             if not isinstance(stage, CorpusStage):
                 continue
             for source in stage.sources:
+                if is_generated(source.name):
+                    continue
+                entry = dataset(source.name)
+                assert entry.revision != UNPINNED and normalise_licence(entry.licence), source.name
                 columns = dataset(source.name).columns.keys()
                 needed = {
                     "tokens": [{"text"}, {"question", "solution"}],

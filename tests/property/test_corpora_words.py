@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 import derivatives
-from corpora import words
+from corpora import word_memory, words
 from corpora.tokens import TOKEN_DTYPE, Encoder, _without_added_tokens, load_encoder
+from corpora.word_memory import PADDING, WordMemory
 from corpora.words import WordEncoder
 
 SEEDLING = Path(derivatives.__file__).parent / "seedling" / "checkpoint"
@@ -23,6 +24,7 @@ PLAIN = _without_added_tokens(Tokenizer.from_file(str(SEEDLING / "tokenizer.json
 PIECES = st.sampled_from([
     "a", "Z", "7", "10", " ", "  ", "\t", "\n", "\n\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x1f", "\x00", "\x7f",
     "'s", "'S", "'LL", "'re", "'v", "' ", "\"", "(", "),", "->", "_", "def f", "return", " x", "é", "e\u0301", "\u0301",
+    " été", "a é b ", "=" * 130, " " * 140, "ab" * 70, "é" * 70, "\n  ", "characteristically", " unmistakably",
     "ſ", "\u212a", "漢字", "\u3000", "\u2028", "\x85", "\xa0", "🙂", "٣", "½", "#", "    ", "<|endoftext|>", "\ufeff",
 ])  # fmt: skip
 TEXTS = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=30).map("".join))
@@ -72,7 +74,37 @@ def test_a_full_memory_of_words_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     texts = ["one two three", "characteristically long words stay out", "four five six seven eight nine", "one two", ""]
     for _ in range(3):
         assert [ids.tolist() for ids in encoder.encode(texts)] == expected(texts)
-    assert len(encoder._numbers) <= 5 + 20
+    assert len(encoder._bounds) <= 3 + 5 + 20
+
+
+def test_words_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def poor(content: bytes, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        return (sizes % 3).astype(np.uint64) << np.uint64(62)
+
+    # Equal hashes of equal sizes promise equal first bytes, so that words differ from the ninth byte on here.
+    monkeypatch.setattr(word_memory, "_hash", poor)
+    encoder = WordEncoder(PLAIN, TOKEN_DTYPE)
+    texts = [" ".join(f"abcdefgh{a}{b}{c}" for c in "xyz") for a in "uvw" for b in "rst"]
+    for _ in range(2):
+        assert [ids.tolist() for ids in encoder.encode(texts)] == expected(texts)
+
+
+def test_words_have_one_number_each_through_all_sizes_of_the_table() -> None:
+    memory = WordMemory()
+    words = [f"word {i:x}".encode() + b"." * (i % 40) for i in range(40_000)]
+    seen: dict[bytes, int] = {}
+    for begin in range(0, len(words), 7_000):
+        content = b"".join(words[begin : begin + 7_000] * 2) + b" " * PADDING
+        sizes = np.array(list(map(len, words[begin : begin + 7_000] * 2)))
+        starts = np.cumsum(sizes) - sizes
+        assert not memory.look_up(content, starts, sizes).any()
+        rows = memory.learn(content, starts, sizes)
+        assert len(rows) == len(sizes) // 2
+        numbers = memory.look_up(content, starts, sizes).tolist()
+        assert numbers[: len(rows)] == numbers[len(rows) :] == list(range(len(seen) + 1, len(seen) + len(rows) + 1))
+        seen.update(zip(words[begin : begin + 7_000], numbers, strict=False))
+    content, sizes = b"".join(words) + b" " * PADDING, np.array(list(map(len, words)))
+    assert memory.look_up(content, np.cumsum(sizes) - sizes, sizes).tolist() == [seen[word] for word in words]
 
 
 def test_the_mirrors_tokenizer_of_qwen_has_the_same_ids(data_mirror: Path) -> None:

@@ -13,6 +13,10 @@ import pytest
 from configs import catalogue
 from configs.catalogue import DatasetEntry, dataset, dataset_identity, dataset_names, mirror_path, open_rows
 from configs.errors import UserError
+from configs.hub import revisions_file
+from configs.names import check_source, question_sets
+from configs.settings.common import TaskSource
+from corpora.decontaminate import load_benchmarks
 
 
 @pytest.fixture
@@ -53,6 +57,11 @@ def test_every_entry_is_complete_and_its_licence_stated() -> None:
         "deepscaler",
         "openr1_math",
         "open_math_reasoning",
+        "stack_v3",
+        "fineweb_edu",
+        "opc_sft2_educational",
+        "open_code_reasoning",
+        "codeforces_cots",
     }
     assert expected <= set(dataset_names())
     for name in dataset_names():
@@ -199,9 +208,9 @@ def test_a_mirror_that_is_no_folder_is_named(tmp_path: Path, monkeypatch: pytest
 
 
 def test_without_mirror_and_hub_the_error_says_what_to_set(mirror: Path) -> None:
-    with pytest.raises(UserError, match="data set deepscaler: .* cannot be reached .*set DERIVE_DATA to a folder"):
-        list(open_rows("deepscaler", "train"))
-    with pytest.raises(UserError, match="data set gsm8k: .*set DERIVE_DATA to a folder"):
+    with pytest.raises(UserError, match="data set asdiv: .* cannot be reached .*set DERIVE_DATA to a folder"):
+        list(open_rows("asdiv", "test"))
+    with pytest.raises(UserError, match="data set gsm8k: .*HF_HUB_OFFLINE is set; unset it, or set DERIVE_DATA"):
         list(open_rows("gsm8k", "train"))
 
 
@@ -223,35 +232,18 @@ def test_an_identity_without_a_mirror_is_hub_id_commit_and_split(mirror: Path) -
         "split": "test",
         "revision": dataset("gsm8k").revision,
     }
-    assert dataset_identity("finemath", "train")["splits"]["train"]["revision"] == "unpinned"
-
-
-def test_rows_of_the_hub_come_through_the_datasets_library_with_the_same_columns(tmp_path: Path) -> None:
-    put(
-        tmp_path,
-        "hub/train.jsonl",
-        {"problem": "Q?", "solution": "So \\boxed{2}."},
-        {"problem": "R?", "solution": "-"},
-    )
-    entry = dataset("math").model_copy(update={"hub": str(tmp_path / "hub")})
-    found = [
-        (place.rsplit("@")[-1], row["problem"], row["solution"]) for place, row in catalogue._hub_rows(entry, "train")
-    ]
-    assert found == [
-        ("0530c786 train row 0", "Q?", "So \\boxed{2}."),
-        ("0530c786 train row 1", "R?", "-"),
-    ]
+    assert dataset_identity("asdiv", "test")["splits"]["test"]["revision"] == "unpinned"
 
 
 def test_a_recorded_commit_is_taken_from_then_on_and_a_broken_record_is_named(mirror: Path) -> None:
-    record = catalogue.revisions_file()
+    record = revisions_file()
     record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({"HuggingFaceTB/finemath": "c" * 40}), encoding="utf-8")
-    assert catalogue.hub_revision(dataset("finemath")) == "c" * 40
+    record.write_text(json.dumps({"EleutherAI/asdiv": "c" * 40}), encoding="utf-8")
+    assert catalogue.hub_revision(dataset("asdiv")) == "c" * 40
     for broken in ("{", "[]", '{"a": 1}'):
         record.write_text(broken, encoding="utf-8")
         with pytest.raises(UserError, match="revisions.json: .*mend it or delete it"):
-            catalogue.hub_revision(dataset("finemath"))
+            catalogue.hub_revision(dataset("asdiv"))
 
 
 def test_an_entry_is_a_task_set_only_when_it_has_gold_answers() -> None:
@@ -285,3 +277,15 @@ def test_the_real_mirror_has_the_published_counts(data_mirror: Path, monkeypatch
     assert gold[:3] == ["72", "10", "5"] and all(text.lstrip("-").replace(".", "").isdigit() for text in gold)
     assert not [row for row in rows("gsm8k", "train") if "<<" in row["solution"] or "####" in row["solution"]]
     assert not [row for row in rows("asdiv") if "(" in row["answer"]]
+
+
+def test_a_corpus_can_be_cleaned_of_a_benchmark_without_gold_answers(mirror: Path) -> None:
+    question = "def close(numbers, gap):\n" + " ".join(f"word{i}" for i in range(20))
+    put(mirror, "humaneval/HumanEval.jsonl.gz", {"prompt": question, "canonical_solution": "return 1"},
+        {"prompt": " ", "canonical_solution": ""})
+    source = TaskSource(name="humaneval", split="test")
+    check_source("corpus.decontaminate[0]", source, question_sets())
+    [benchmark] = load_benchmarks([source])
+    assert (benchmark.name, benchmark.questions) == ("humaneval", (question,))
+    with pytest.raises(UserError, match=r"evaluate\.tasks\[0\]\.name: 'humaneval' is no task set"):
+        check_source("evaluate.tasks[0]", source)

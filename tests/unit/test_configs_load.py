@@ -290,7 +290,8 @@ def test_machines_load_by_name_or_path_and_name_what_is_wrong(tmp_path: Path) ->
     assert load_machine("eight-gpu").num_processes == 8
     own = write(tmp_path, "wide.yaml", "num_threads: 16\n")
     assert (load_machine(own).name, load_machine(own).num_threads) == ("wide", 16)
-    with pytest.raises(UserError, match="machine: 'gpu' is no machine profile; .*allowed: cpu, eight-gpu, one-gpu"):
+    allowed = "allowed: cpu, eight-gpu, eight-gpu-tensor, one"
+    with pytest.raises(UserError, match=f"machine: 'gpu' is no machine profile; .*{allowed}"):
         load_machine("gpu")
     wrong = write(tmp_path, "wrong.yaml", "num_thread: 16\n")
     with pytest.raises(UserError, match=r"num_thread: 16 was given.*did you mean 'num_threads'\?"):

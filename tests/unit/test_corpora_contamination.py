@@ -120,6 +120,13 @@ def test_a_like_question_is_not_taken_for_it(text: str) -> None:
     assert ShortQuestions([("sums", question) for question in PROCEDURAL]).find([as_document(text)]) == [None]
 
 
+def test_a_question_of_several_sentences_is_found_where_a_line_of_a_comment_ends_with_one() -> None:
+    question = 'Write get(s). It takes out every "i", then uses capitals. Give back the text.'
+    short = ShortQuestions([("functions", question)])
+    comment = '    # 3) Write get(s). It takes out every "i", then uses capitals.\n    # Give back the text.\n'
+    assert short.find([as_document(f"def f():\n{comment}    return 1")])[0] is not None
+
+
 def test_a_short_question_is_found_as_the_question_of_a_problem_or_conversation() -> None:
     short = ShortQuestions([("sums", PROCEDURAL[2])])
     problem = Document("a", "", "", "", prompt=PROCEDURAL[2], completion="62")

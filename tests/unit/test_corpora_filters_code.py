@@ -64,6 +64,8 @@ def test_reasons_are_unique_and_every_filter_has_what_a_filter_needs() -> None:
         ("a1\n" * 9 + "b\n", {"max_repeated_lines": 0.89}, "repeated_lines"),  # 9 of 10
         ("a1\n" * 9 + "b\n", {"max_repeated_lines": 0.9}, None),
         ("}\n" * 9 + "b\n", {"max_repeated_lines": 0.1}, None),  # brackets repeat in all code
+        ("a1\n" * 87 + "".join(f"b{i}\n" for i in range(13)), {"max_repeated_lines": 0.87}, None),  # 87 of 100
+        ("a1\n" * 88 + "".join(f"b{i}\n" for i in range(12)), {"max_repeated_lines": 0.87}, "repeated_lines"),
     ],
 )
 def test_lines(text: str, settings: dict[str, object], expected: str | None) -> None:
@@ -88,6 +90,8 @@ def test_a_paragraph_of_prose_may_be_one_long_line() -> None:
         ("abc" + " " * 4 + "d", {}, None),  # 4 of 8
         ("abc" + " " * 5 + "d", {}, "too_much_space"),  # 5 of 9
         ("    " * 5 + "abcd", {"min_alphanumeric": 0.0}, None),  # indentation is not emptiness
+        ("ab" + " " * 20 + "\\\ncd" + " " * 20 + "\\\n", {"min_alphanumeric": 0.0}, None),  # nor a macro's margin
+        ("ab" + " " * 20 + "\\ cd" + " " * 20 + "\\ \n", {"min_alphanumeric": 0.0}, "too_much_space"),
         ("0xab x " + "y" * 3, {}, None),  # 4 of 10
         ("0xabc x" + "y" * 3, {"max_digits": 1.0}, "too_many_hex_words"),  # 5 of 10
     ],

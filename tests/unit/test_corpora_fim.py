@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import sysconfig
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from corpora import fim
 from corpora.document import Document
 from corpora.fim import Mark, Settings
 from corpora.repository import assemble, dependencies, in_order
+from corpora.tokens import load_encoder
 
 CODE = '''import os
 
@@ -193,3 +198,63 @@ def test_a_long_repository_goes_on_in_a_next_document_with_whole_files() -> None
     assert [fim.render(part).count("<|file_sep|>") for part in parts] == [2, 2, 1]
     assert all(part[0] is Mark.REPOSITORY and part[1] == "shop\n" for part in parts)
     assert [len(part) for part in assemble("shop", files[:1], None, 0, 10)] == [4]  # too long by itself, and whole
+
+
+def test_ids_and_strings_are_those_of_qwens_own_tokenizer(data_mirror: Path) -> None:
+    """The formats of Qwen2.5-Coder's report (arXiv 2409.12186, figures 2 and 3), to the byte."""
+    from transformers import AutoTokenizer
+
+    encoder = load_encoder(data_mirror / "qwen2.5-tokenizer", 1)
+    whole = AutoTokenizer.from_pretrained(data_mirror / "qwen2.5-tokenizer", local_files_only=True)
+    marks = {mark: encoder.added_id(mark.value) for mark in Mark}
+    assert list(marks.values()) == [151659, 151660, 151661, 151662, 151663, 151664] and encoder.end_id == 151643
+    files = [document("x = 1\n", "a.py"), document("import a\nprint(a.x)\n", "b.py")]
+    (repository,) = assemble("shop/front", files, only("line"), 0, 1000)
+    at = repository.index(Mark.PREFIX)
+    prefix, suffix, middle = (_part(repository[at:], mark) for mark in (Mark.PREFIX, Mark.SUFFIX, Mark.MIDDLE))
+    expected = {
+        "file": "<|fim_prefix|>def f():\n    <|fim_suffix|>\n<|fim_middle|>return 1<|endoftext|>",
+        "repository": "<|repo_name|>shop/front\n<|file_sep|>a.py\nx = 1\n<|file_sep|>b.py\n"
+        f"<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>{middle}<|endoftext|>",
+    }
+    assert prefix + middle + suffix == files[1].text and middle
+    text = "def f():\n    return 1\n"
+    written = fim.encode([fim.cut(text, 13, 21), repository], encoder.encode, marks)
+    for ids, string in zip(written, expected.values(), strict=True):
+        tokens = [*ids.tolist(), encoder.end_id]
+        assert whole.decode(tokens) == string
+        assert whole.encode(string, add_special_tokens=False) == tokens  # as whoever asks such a model writes it
+
+
+def _part(segments: Sequence[fim.Segment], mark: Mark) -> str:
+    """The text behind a mark; empty where another mark follows at once."""
+    behind = segments[segments.index(mark) + 1 :]
+    return behind[0] if behind and isinstance(behind[0], str) else ""
+
+
+def test_what_the_syntax_level_cuts_out_of_real_code_parses() -> None:
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    num_nodes = 0
+    for name in ("argparse.py", "dataclasses.py", "heapq.py", "json/decoder.py", "statistics.py", "textwrap.py"):
+        text = (folder / name).read_text(encoding="utf-8")
+        nodes = fim.syntax_nodes(text)
+        for start, end in nodes[:: max(len(nodes) // 60, 1)]:
+            num_nodes += 1
+            assert _parses(text, start, end), (name, text[start:end])
+    assert num_nodes > 350
+
+
+def _parses(text: str, start: int, end: int) -> bool:
+    """Whether a part of a text is a statement, a block, an `elif` with what follows, an expression or a slice."""
+    part = text[start:end]
+    if part.startswith("elif"):
+        part = part[2:]
+    column = start - text.rfind("\n", 0, start) - 1
+    block = textwrap.indent(textwrap.dedent(" " * column + part), " ")
+    for whole in (f"async def f():\n while 1:\n{textwrap.indent(block, ' ')}", f"f({part})", f"a[{part}]"):
+        try:
+            ast.parse(whole)
+            return True
+        except SyntaxError:
+            pass
+    return False

@@ -5,9 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from configs.errors import UserError
 from configs.settings.corpus import CorpusSource
@@ -15,6 +20,7 @@ from corpora import sources
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.sources import local_files, open_source, user_jsonl
+from corpora.sources.gitignore import Ignored
 
 MIT = ("MIT License\n\nPermission is hereby granted, free of charge, to any person obtaining a copy of this software\n")
 
@@ -94,6 +100,124 @@ def test_everything_that_cannot_be_read_has_a_reason(tmp_path: Path, monkeypatch
     assert {one.path: one.text for one in documents} == {
         "good.py": "# -*- coding: latin-1 -*-\nname = 'Grüße'\n", "bom.txt": "text\n", "empty.py": ""}
     assert dropped == {"not_text": 2, "binary": 2, "symbolic_link": 2, "not_a_file": 1, "too_large": 1, "unreadable": 2}
+
+
+def git(folder: Path, *words: str) -> str:
+    """What a command of git prints; the test is skipped with the reason where there is no git."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    known = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null", "GIT_ALLOW_PROTOCOL": "file"}
+    named = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(["git", *named, *words], cwd=folder, capture_output=True, text=True, check=True,
+                          env={**os.environ, **known})
+    return done.stdout.strip()
+
+
+def checkout(folder: Path, files: dict[str, str]) -> str:
+    """A real checkout with these files committed; its commit."""
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "one")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def test_a_checkout_tells_its_commit_also_when_packed_and_its_submodule_is_a_repository_of_its_own(
+    tmp_path: Path,
+) -> None:
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    first = checkout(inner, {"b.py": "y = 2\n", "LICENSE": MIT})
+    checkout(outer, {"a.py": "x = 1\n"})
+    git(outer, "submodule", "--quiet", "add", str(inner), "lib/inner")
+    git(outer, "commit", "-q", "-m", "two")
+    second = git(outer, "rev-parse", "HEAD")
+    git(outer, "pack-refs", "--all")
+    documents, dropped = read(outer)
+    assert {(one.repository, one.path, one.licence, one.provenance["commit"]) for one in documents} == {
+        ("outer", "a.py", "unknown", second), ("outer", ".gitmodules", "unknown", second),
+        ("outer/lib/inner", "b.py", "mit", first), ("outer/lib/inner", "LICENSE", "mit", first)}
+    assert dropped == {} and {one.language for one in documents if one.path.endswith(".py")} == {"python"}
+
+
+def test_what_git_ignores_is_dropped_by_that_reason_a_folder_as_one(tmp_path: Path) -> None:
+    checkout(tmp_path / "mine", {"a.py": "x = 1\n", ".gitignore": "*.log\n/build/\n!keep.log\n",
+                                 "docs/.gitignore": "draft*\n"})
+    for path in ("run.log", "keep.log", "build/out.py", "build/deep/more.py", "docs/draft1.md", "docs/final.md"):
+        (tmp_path / "mine" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / path).write_text("text\n")
+    documents, dropped = read(tmp_path / "mine")
+    assert {one.path for one in documents} == {"a.py", ".gitignore", "docs/.gitignore", "keep.log", "docs/final.md"}
+    assert dropped == {"ignored_by_git": 3}  # run.log, build/ and docs/draft1.md
+
+
+PATTERNS = st.lists(st.sampled_from([
+    "*.py", "a", "a/", "/a", "b/*", "b/**", "**/c", "a/**/c", "!c", "!b/c", "a?c", "[ab]", "[!a]", "d\\ ", "#x", "b/c/",
+    "*", "!*/", "ab*", "  ", "\\!c", "c.py ", "**"]), min_size=1, max_size=4)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(patterns=PATTERNS)
+def test_the_patterns_mean_what_git_says(tmp_path: Path, patterns: list[str]) -> None:
+    root = tmp_path / "rules"
+    if not root.exists():
+        root.mkdir()
+        git(root, "init", "-q")
+        for path in ("a/c", "a/b/c", "b/a", "b/c/d", "c.py", "abc", "d", "e/ab/x.py"):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text("")
+    (root / ".gitignore").write_text("\n".join(patterns) + "\n")
+    visible = set(git(root, "ls-files", "--others", "--exclude-standard").splitlines())
+    rules = Ignored(root)
+
+    def kept(path: str) -> bool:
+        folders = [path[:i] for i, letter in enumerate(path) if letter == "/"]
+        return not any(rules.ignores(folder, True) for folder in folders) and not rules.ignores(path, False)
+
+    paths = [str(one.relative_to(root)) for one in root.rglob("*") if one.is_file() and ".git/" not in str(one)]
+    assert {path for path in paths if kept(path)} == visible
+
+
+def test_a_bare_repository_is_named_and_one_among_checkouts_is_dropped_as_one(tmp_path: Path) -> None:
+    checkout(tmp_path / "all" / "tool", {"a.py": "x = 1\n"})
+    git(tmp_path, "clone", "-q", "--bare", str(tmp_path / "all" / "tool"), str(tmp_path / "all" / "mirror.git"))
+    documents, dropped = read(tmp_path / "all")
+    assert [one.path for one in documents] == ["a.py"] and dropped == {"bare_repository": 1}
+    with pytest.raises(UserError, match="is a bare git repository, which has no files; check it out with `git clone`"):
+        read(tmp_path / "all" / "mirror.git")
+
+
+def test_a_socket_and_a_loop_of_links_are_dropped_and_end(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("a\n")
+    (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "one").symlink_to("two")
+    (tmp_path / "in" / "two").symlink_to("one")
+    here = os.getcwd()
+    with socket.socket(socket.AF_UNIX) as made:
+        os.chdir(tmp_path / "in")  # a socket's path may not be long
+        try:
+            made.bind("s")
+        finally:
+            os.chdir(here)
+        documents, dropped = read(tmp_path / "in")
+    assert [one.path for one in documents] == ["a.txt"] and dropped == {"symbolic_link": 3, "not_a_file": 1}
+
+
+def test_at_level_repository_each_comes_whole_and_in_a_drawn_order(tmp_path: Path) -> None:
+    for i in range(12):
+        (tmp_path / f"r{i:02d}" / ".git").mkdir(parents=True)
+        for j in range(5):
+            (tmp_path / f"r{i:02d}" / f"{j}.py").write_text(f"x = {i}{j}\n")
+    orders = []
+    for seed in (1, 2):
+        documents, _ = read(tmp_path, level="repository", seed=seed)
+        names = [one.repository for one in documents]
+        orders.append(list(dict.fromkeys(names)))
+        assert len(documents) == 60 and len(orders[-1]) == 12
+        assert sum(a != b for a, b in zip(names, names[1:], strict=False)) == 11  # none is begun twice
+    assert orders[0] != orders[1]
 
 
 def test_the_order_is_drawn_and_one_file_in_twenty_is_held_out(tmp_path: Path) -> None:

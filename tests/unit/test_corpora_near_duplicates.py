@@ -63,6 +63,19 @@ def search(folder: Path, documents: Mapping[str, str], settings: NearDuplicateSe
     return report, {drop["id"]: drop["duplicate_of"] for drop in drops}
 
 
+def test_with_a_threshold_nothing_is_dropped_for_a_document_that_it_is_unlike(tmp_path: Path) -> None:
+    # Neighbours share 900 of 1,100 words, the first and the third 800 of 1,200: a chain, of which the longest is kept.
+    words = [f"word{i:04d}" for i in range(1300)]
+    chain = {name: " ".join([*words[first:first + 1000], *extra]) for name, first, extra in (
+        ("first", 0, ["longest"] * 3), ("second", 100, ["longer"]), ("third", 200, []))}
+    _, all_linked = search(tmp_path / "linked", chain)
+    assert all_linked == {"second": "first", "third": "first"}
+    report, drops = search(tmp_path / "exact", chain, NearDuplicateSettings(threshold=0.7))
+    assert drops == {"second": "first"} and (report["clusters"], report["dropped"]) == (1, 1)
+    again, _ = search(tmp_path / "again", dict(reversed(chain.items())), NearDuplicateSettings(threshold=0.7), 2)
+    assert again["digest"] == report["digest"]
+
+
 # --- shingles and signatures --------------------------------------------------------------------------------------
 
 def test_shingles_are_the_word_ngrams_and_no_two_of_them_share_a_hash() -> None:

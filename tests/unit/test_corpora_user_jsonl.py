@@ -53,7 +53,7 @@ def test_at_most_count_documents_are_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("content", "output", "said"), [
     ("", "tokens", r"mine\.jsonl: is empty"),
-    ("\n \n", "tokens", r"mine\.jsonl: holds only blank lines"),
+    ("\n \n", "tokens", r"mine\.jsonl: holds no row"),
     ('{"text": "a"}\n{"text": "b', "tokens", r"mine\.jsonl:2: not JSON at column 10 .*the last line may be cut short"),
     ('{"txt": "a"}', "tokens", r"mine\.jsonl:1: text: is missing \(keys found: txt\); output tokens needs it"),
     ('{"text": 5}', "tokens", r"mine\.jsonl:1: text: 5 is a int; allowed: text"),
@@ -80,5 +80,5 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.jsonl: does not exist"):
         read(tmp_path / "absent.jsonl", "tokens")
     (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(UserError, match=r"folder\.jsonl: cannot be read \(Is a directory\)"):
+    with pytest.raises(UserError, match=r"folder\.jsonl: is a folder, a pipe or a device"):
         read(tmp_path / "folder.jsonl", "tokens")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -22,12 +20,11 @@ from configs.names import FILTER_SETS, FILTERS
 from configs.settings.corpus import CorpusSource, CorpusStage, NearDuplicates, RedactKind
 from configs.settings.machine import Machine
 from configs.stage import StageFile, StageInput, run_command
-from corpora import filters
+from corpora import filters, first_pass, near, sources
 from corpora.build import check_stage, run
-from corpora.document import Document
 from corpora.near_duplicates import NearDuplicateSettings
 from corpora.redact import PLACEHOLDERS
-from corpora.rules import SETS, Judges
+from corpora.rules import SETS, all_rules
 
 ROOT = Path(derivatives.__file__).parent.parent
 SEEDLING = ROOT / "derivatives" / "seedling" / "checkpoint"
@@ -89,6 +86,11 @@ def stage(folder: Path, **given: Any) -> dict[str, Any]:
 def report_of(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "data" / "report.json").read_text())
     return found
+
+
+def content(out: Path) -> dict[str, str]:
+    """SHA-256 of every file of the product."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((out / "data").iterdir())}
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -203,8 +205,7 @@ def test_a_repository_is_one_document_with_its_files_in_the_order_of_their_impor
 
 def test_the_product_is_the_same_for_any_number_of_workers(tmp_path: Path, built: Path) -> None:
     other = build(built.parent, stage(built.parent), num_threads=2, name="other")
-    for path in sorted((built / "data").iterdir()):
-        assert path.read_bytes() == (other / "data" / path.name).read_bytes(), path.name
+    assert content(other) == content(built)
     assert not (other / "work").exists()
 
 
@@ -220,32 +221,33 @@ def test_the_order_of_rows_does_not_decide_what_is_a_near_duplicate(tmp_path: Pa
 
 
 def test_a_build_that_died_after_the_first_pass_goes_on_and_ends_with_the_same_bytes(
-    tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch,
+    built: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import corpora.gather
-
     given = stage(built.parent)
-    with monkeypatch.context() as patch:
-        def die(*args: object) -> None:
-            raise KeyboardInterrupt
 
-        patch.setattr(corpora.gather.Cleaner, "_search", die)
+    def die(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(near, "search", die)
         with pytest.raises(AssertionError):
             build(built.parent, given, name="died")
-    assert (built.parent / "died" / "work" / "0000" / "state.json").exists()
+    [work] = (built.parent / "died" / "work").iterdir()
+    assert (work / "first" / "0000" / "000000" / "state.json").exists() and (work / "sources" / "0000.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(corpora.gather.Cleaner, "_first_pass", die)  # must not be made again
+        patch.setattr(sources, "open_source", die)  # must not be read again
+        patch.setattr(first_pass, "read_raw", die)
         out = build(built.parent, given, name="died")
-    for path in sorted((built / "data").iterdir()):
-        assert path.read_bytes() == (out / "data" / path.name).read_bytes(), path.name
+    assert content(out) == content(built)
 
 
 def test_work_for_other_settings_is_not_taken_over(tmp_path: Path) -> None:
     given = stage(tmp_path)
-    (tmp_path / "out" / "work" / "0000").mkdir(parents=True)
-    (tmp_path / "out" / "work" / "key.json").write_text("{}")
-    (tmp_path / "out" / "work" / "0000" / "state.json").write_text("torn")
+    old = tmp_path / "out" / "work" / "0123456789abcdef" / "first" / "0000" / "000000"
+    old.mkdir(parents=True)
+    (old / "state.json").write_text("torn")
     assert report_of(build(tmp_path, given))["documents"] == 30
+    assert not (tmp_path / "out" / "work").exists()
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -312,7 +314,8 @@ def test_the_example_of_the_guide_is_a_recipe_with_known_filters_and_licences() 
     for one in recipe.stages:
         assert isinstance(one, CorpusStage)
         check_stage(one)
-        assert Judges(one.sources, 1).identity()[0]["line_shape"]["max_line"] == 1000
+        identity = all_rules(one.sources)[0].identity()
+        assert identity is not None and identity["line_shape"]["max_line"] == 1000
 
 
 def test_the_page_can_be_drawn_again_by_hand(built: Path) -> None:
@@ -322,48 +325,3 @@ def test_the_page_can_be_drawn_again_by_hand(built: Path) -> None:
     wrong = subprocess.run([sys.executable, "-m", "corpora.page", str(built / "data")], cwd=ROOT, check=False,
                            capture_output=True, text=True)
     assert wrong.returncode == 2 and "holds no data/report.json" in wrong.stderr
-
-
-def test_verdicts_come_in_order_when_a_worker_dies() -> None:
-    source = CorpusSource(name="x.jsonl", filters="code")
-    batches = [[Document(f"{i}/{k}", "x", "mit", "a.py", text=function(10 * i + k)) for k in range(10)]
-               for i in range(60)]
-    with Judges([source], 2) as judges:
-        found = []
-        for verdicts in judges.judged(0, iter(batches)):
-            found.append([verdict.document.id for verdict in verdicts])
-            if len(found) == 2:
-                assert judges._pool is not None
-                os.kill(next(iter(judges._pool._processes)), signal.SIGKILL)
-        assert judges._num_deaths >= 1
-    assert found == [[document.id for document in batch] for batch in batches]
-
-
-def test_workers_end_when_the_build_is_killed(tmp_path: Path) -> None:
-    code = ("import os, time; from corpora import workers\n"
-            "if __name__ == '__main__':\n"
-            "    with workers.pool(2) as pool:\n"
-            "        list(pool.map(abs, range(8)))\n"
-            "        print(*pool._processes, flush=True)\n"
-            "        time.sleep(60)\n")
-    (tmp_path / "parent.py").write_text(code)
-    process = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert process.stdout is not None
-    pids = [int(pid) for pid in process.stdout.readline().split()]
-    assert pids and all(Path(f"/proc/{pid}").exists() for pid in pids)
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    deadline = time.monotonic() + 30
-    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not [pid for pid in pids if is_running(pid)]
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie that nobody has waited for yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
