@@ -18,17 +18,18 @@ from typing import NoReturn
 
 from configs.errors import EXIT_USER_ERROR, UserError
 from configs.tree import check_one_tree
-from flows import fork_command, judge_command, plan_command, rollouts_command
+from flows import corpus_command, fork_command, judge_command, plan_command, rollouts_command, space_command
 
 EXAMPLES = """examples:
   derive math                              the embedded seedling to a released math model, on any machine
   derive run math/smoke --store /data/derive
   derive math --set rl.steps=80 --set seed=3
+  derive corpus coder/tiny                 only its corpora, with what was dropped and why
   derive plan math/7b --machine eight-gpu  what would run, how long, in how much memory, and what would go wrong
   derive sft data.jsonl --base Qwen/Qwen2.5-0.5B --set sft.epochs=2
   derive evaluate RELEASE --tasks gsm8k --samples 4
   derive chat RELEASE -p "What is 12 + 30?"
-  derive runs; derive report; derive serve
+  derive runs; derive report; derive gc; derive up
 
 Finished stages are reused, interrupted ones resumed: after a crash, run the same command again.
 The store is --store, else $DERIVE_STORE, else .derive in the current directory."""
@@ -151,12 +152,14 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("data", type=Path, metavar=data, help=f"JSONL file with {keys} in each line")
         product = "data" if kind == "sample" else "model"
         made.add_argument("--out", type=Path, metavar="DIR", help=f"also copy the {product} to this new folder")
+    corpus_command.add_command(add, change, execute, store, json_output)
     plan_command.add_command(add, change, store, json_output)
     _add_inspection(add, store, change, json_output)
     _add_asking(add, json_output)
     judge_command.add_commands(add, json_output, _at_least)
     rollouts_command.add_commands(add, store, json_output, _at_least)
     fork_command.add_command(add, _set_option(), execute, store, json_output)
+    space_command.add_commands(add, store, json_output, _at_least)
     return top
 
 
@@ -196,8 +199,12 @@ def _add_inspection(
     made.add_argument("run_id", nargs="?", metavar="RUN", help="run id, or its beginning or end (default: the newest)")
     add("verify", "check every file of the store against its recorded digest", store, json_output)
     add("doctor", "check this machine and this installation", store, json_output)
-    made = add("serve", "the Prefect UI with a form per preset", store, example="derive serve --port 4200")
-    made.add_argument("--port", type=int, default=4200, help="loopback port (default: %(default)s)")
+    for name, what in (("up", "the Prefect UI with a form per preset, on this machine"), ("serve", "the same as up")):
+        made = add(name, what, store, example="derive up --port 4200")
+        made.add_argument("--port", type=int, default=4200, help="loopback port (default: %(default)s)")
+        made.add_argument("--runs", type=_at_least(1), default=1, metavar="N",
+                          help="runs at once; further ones wait (default: %(default)s)")  # fmt: skip
+        made.add_argument("--check", action="store_true", help="start nothing: say what is wrong and what to do")
     made = add(
         "adopt",
         "accept a code change: let a stage made by other code stand for the one that would be built now",

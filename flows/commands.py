@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.errors import UserError
-from flows import fork_command, judge_command, plan_command, rollouts_command, runs
+from flows import corpus_command, fork_command, judge_command, plan_command, rollouts_command, runs, space_command
 from flows.session import Request, prepare, results, write_report
 from flows.stages import Session
 from flows.store import Store
@@ -145,10 +145,12 @@ def verify(given: argparse.Namespace) -> int:
 
 
 def serve(given: argparse.Namespace) -> int:
-    """`derive serve`."""
+    """`derive up`, also called `derive serve`."""
+    from flows import up
     from flows.serve import serve_presets
 
-    return serve_presets(Store(given.store or None), given.port)
+    store = Store(given.store or None)
+    return up.check(store, given.port) if given.check else serve_presets(store, given.port, int(given.runs))
 
 
 def doctor(given: argparse.Namespace) -> int:
@@ -229,6 +231,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sample": run_single,
     "dpo": run_single,
     "rl": run_single,
+    "corpus": corpus_command.run,
     "plan": plan_command.run,
     "presets": presets,
     "show": show,
@@ -237,10 +240,13 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "evaluate": evaluate,
     "chat": chat,
     "serve": serve,
+    "up": serve,
     "adopt": adopt,
     "verify": verify,
     "verifiers": judge_command.run,
     "rollouts": rollouts_command.run,
     "fork": fork_command.run,
+    "gc": space_command.gc,
+    "pin": space_command.pin,
     "doctor": doctor,
 }

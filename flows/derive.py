@@ -21,7 +21,7 @@ from pydantic import Field
 
 from configs.errors import UserError
 from configs.load import machine_names, preset_names
-from flows import leaderboard
+from flows import approval, leaderboard
 from flows.board import Board, artifact_key
 from flows.plan import PlannedStage
 from flows.preview import preview
@@ -41,6 +41,7 @@ Base = Annotated[str, Field(json_schema_extra={"title": "Base"})]
 Stages = Annotated[list[str], Field(json_schema_extra={"title": "Stages"})]
 Overrides = Annotated[list[str], Field(json_schema_extra={"title": "Overrides"})]
 MachineName = Annotated[str, Field(json_schema_extra={"title": "Machine", "enum": [AUTO, *machine_names()]})]
+Approve = Annotated[bool, Field(json_schema_extra={"title": "Ask before release"})]
 DryRun = Annotated[bool, Field(json_schema_extra={"title": "Dry run"})]
 
 
@@ -51,6 +52,7 @@ def derive(
     overrides: Overrides = [],  # noqa: B006 - Prefect copies it
     machine: MachineName = AUTO,
     stages: Stages = [],  # noqa: B006
+    approve: Approve = False,
     dry_run: DryRun = False,
 ) -> State[Any]:
     """Build one preset. Finished stages are reused, an interrupted one is resumed.
@@ -63,6 +65,7 @@ def derive(
         overrides: One STAGE.field=value each, such as rl.steps=200 or seed=3.
         machine: Launch profile: how it runs, never what it computes. auto takes the one that fits this machine.
         stages: Stages to build, with what they need; empty builds all.
+        approve: Pause before the release, with the evaluation's table, until somebody resumes the run with a yes.
         dry_run: Build nothing; show what would run, what it takes and what differs from the preset.
     """
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
@@ -79,13 +82,20 @@ def derive(
     session.listeners.append(board)
     board.note(f"run {session.record['id']} on {session.machine.name}; store {session.store.root}")
     try:
-        conduct(session, step=as_task)
+        conduct(session, step=asking if approve else as_task)
         return Completed(message=_outcome(session.record))
     except (UserError, StageFailed) as error:
         return _failed(error)
     finally:
         board.conclude(session.record, results(session.record), leaderboard.rows(session.store))
         board.close()
+
+
+def asking(session: Session, planned: PlannedStage) -> Artifact:
+    """`as_task`, but a release that is still to be made is asked about first."""
+    if planned.stage.kind == "release" and session.store.find(planned.digest) is None:
+        approval.approve(session, planned)
+    return as_task(session, planned)
 
 
 def as_task(session: Session, planned: PlannedStage) -> Artifact:

@@ -424,12 +424,12 @@ def check_prefect(root: str = "") -> list[Check]:
             )
         ]
     return [
-        Check("prefect server", "ok", "none is running; each run brings its own, `derive serve` starts one that stays")
+        Check("prefect server", "ok", "none is running; each run brings its own, `derive up` starts one that stays")
     ]
 
 
 def recorded_server(home: Path) -> str | None:
-    """URL of the store's long-lived server, as `derive serve` wrote it."""
+    """URL of the store's long-lived server, as `derive up` wrote it."""
     from json import loads
 
     try:

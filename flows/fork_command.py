@@ -123,7 +123,7 @@ def _check_changes(before: Recipe, recipe: Recipe, stage_id: str) -> None:
                 f"{stage_id} and of later stages; start a run of its own with `derive run` for that"
             )
     old_stage, new_stage = before.stage(stage_id), recipe.stage(stage_id)
-    for field in ("data", "model", "lora"):
+    for field in ("data", "model", "lora", "pass_rates"):
         if getattr(old_stage, field) != getattr(new_stage, field):
             raise UserError(
                 f"--set: {stage_id}.{field} belongs to the state that is gone on from; allowed: any other field; "

@@ -100,11 +100,12 @@ def check_jsonl(path: Path, keys: Keys, where: str) -> str:
     digest = hashlib.sha256()
     num_lines = 0
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{where}: {path} is no file; give the path of a JSONL file with {wanted} in each line")
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                digest.update(line)
-                if line.strip():
-                    num_lines += 1
+            for number, line in user_jsonl.lines_of(file, digest.update):
+                num_lines += 1
+                if line is not None:  # one that is too large is dropped by the stage, and counted
                     _check_line(line, keys, f"{where}: {path}:{number}", wanted)
     except FileNotFoundError as error:
         raise UserError(

@@ -201,6 +201,8 @@ def _config(stage: Stage, inputs: Mapping[str, str]) -> dict[str, Any]:
         plain.pop("model", None)
         if "data" in plain:
             plain["data"] = [inputs.get(name, name) for name in plain["data"]]
+        if plain.get("pass_rates"):
+            plain["pass_rates"]["stage"] = inputs[plain["pass_rates"]["stage"]]
     canonical_json(plain)  # a value that has no canonical form (NaN) must fail here, with the stage known
     return plain
 

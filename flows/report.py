@@ -241,6 +241,9 @@ def curve_section(stage: Stage) -> dict[str, Any]:
         return section
     curves = _curves(stage.folder)
     section["alarms"] = [f"{step:g}" for step, value in curves.pop("rl/audit_alarm", []) if value]
+    prefix = "rl/left_out_"  # by pass rate, before the first step
+    left_out = {name.removeprefix(prefix): count for name, count in stage.metrics.items() if name.startswith(prefix)}
+    section["problems"] = {"trained": stage.metrics.get("rl/problems"), "left_out": left_out} if left_out else {}
     order = {name: index for index, name in enumerate(FIRST_METRICS)}
     names = sorted(curves, key=lambda name: order.get(_short(name), len(order)))
     varying = [name for name in names if _short(name) in order or len({value for _, value in curves[name]}) > 1]

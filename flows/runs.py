@@ -2,8 +2,8 @@
 
     {"id", "recipe", "base", "status", "created", "seconds", "overrides", "machine", "seed",
      "stages": [{"id", "kind", "digest", "folder", "reused", "seconds", "metrics", "status"}],
-     "release": folder or null, "metrics": {...}, "error": text or null, "report": path or null,
-     "process": {"host", "pid", "started"}}
+     "planned": digests of all stages, "release": folder or null, "metrics": {...}, "error": text or null,
+     "report": path or null, "process": {"host", "pid", "started"}}
 
 Status is `running`, `completed`, `failed`, `cancelled`, or, as read back, `interrupted`: the record says running
 and its process is gone. `metrics` sums up the evaluation. The recipe itself lies beside it as RUN-ID.recipe.yaml.

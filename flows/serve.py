@@ -1,7 +1,8 @@
-"""`derive serve`: the Prefect UI on this machine, with one deployment (a form) per preset.
+"""`derive up`: the Prefect UI on this machine, with one deployment (a form) per preset and the automations of `up.py`.
 
 Starts a server on the loopback interface with its database in the store, unless PREFECT_API_URL names one, and
-waits for runs; each runs in a process of its own, one at a time (further ones wait, which the UI calls late).
+waits for runs; each runs in a process of its own, one at a time unless told otherwise (further ones wait, which the
+UI calls late). The database is SQLite's, unless PREFECT_API_DATABASE_CONNECTION_URL names a PostgreSQL.
 A run started from a terminal on the same store shows up here too. Presets are read at start: restart to see a
 new one.
 
@@ -21,6 +22,7 @@ from typing import Any
 from configs.errors import UserError
 from configs.load import load_recipe, preset_names
 from configs.schema import Recipe
+from flows import up
 from flows.server import START_LIMIT_S, configure, free_port, healthy, lock_database, record_server
 from flows.source import ROOT
 from flows.store import Store
@@ -29,8 +31,8 @@ from flows.supervisor import Supervised
 STOP_GRACE_S = 8.0
 
 
-def serve_presets(store: Store, port: int) -> int:
-    """Serve until Ctrl-C. Returns the exit code.
+def serve_presets(store: Store, port: int, limit: int = 1) -> int:
+    """Serve until Ctrl-C, so many runs at once. Returns the exit code.
 
     Raises:
         UserError: the port is taken, the store is served already, or no server comes up.
@@ -47,10 +49,11 @@ def serve_presets(store: Store, port: int) -> int:
     # Runs are processes without a terminal of ours: their log lines go to the server and to this console.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     configure(home)
+    up.configure_heartbeat()
     os.environ["PREFECT_API_URL"] = url
     page = url.removesuffix("/api")
     if given:
-        _serve_deployments(page)
+        _serve_deployments(page, limit)
         return 0
     lock = lock_database(home)
     if lock < 0:
@@ -59,7 +62,7 @@ def serve_presets(store: Store, port: int) -> int:
         _wait(url, server, home)
         record_server(home, url)
         try:
-            _serve_deployments(f"{page}/v2/deployments")
+            _serve_deployments(f"{page}/v2/deployments", limit)
         finally:
             record_server(home, None)
     return 0
@@ -127,11 +130,16 @@ def server_environment() -> dict[str, str]:
     return {"PREFECT_UI_API_URL": "/api", **given}
 
 
-def _serve_deployments(page: str) -> None:
+def _serve_deployments(page: str, limit: int) -> None:
     from prefect import serve
 
+    try:
+        for name in up.ensure_automations():
+            print(f"made the automation {name!r}", flush=True)
+    except Exception as error:  # a server of another version; runs do not need it
+        print(f"note: no automation was made: {type(error).__name__}: {str(error)[:200]}", flush=True)
     print(f"Prefect: {page}  (Ctrl-C ends it)", flush=True)
-    serve(*deployments(), limit=1, print_starting_message=False)
+    serve(*deployments(), limit=limit, print_starting_message=False)
 
 
 def _start_server(home: Path, port: int, lock: int) -> Supervised:

@@ -2,7 +2,7 @@
 
 Prefect's own ephemeral server outlives a killed flow and shares its database with every other process. Here a
 run's server stands under our supervisor (it dies with the run, kill -9 included), and its database is locked:
-a second run beside it gets a scratch one. The database lies in ROOT/prefect, where `derive serve` finds the
+a second run beside it gets a scratch one. The database lies in ROOT/prefect, where `derive up` finds the
 history. If no server comes up in time, the run goes on without Prefect.
 
 The settings are environment variables and must be set before prefect is imported.

@@ -78,6 +78,7 @@ def conduct(session: Session, step: Step = run_stage) -> dict[str, Any]:
     """
     record, began = session.record, time.monotonic()
     record["stages"] = []
+    record["planned"] = [each.artifact.digest if each.artifact else each.digest for each in session.plan.stages]
     runs.save(session.store, record, session.plan.recipe)
     try:
         for planned in session.plan.stages:

@@ -11,8 +11,8 @@ ROOT is `--store`, else $DERIVE_STORE, else `.derive` in the current directory: 
 to, seen by `ls -a`, gone with it. What goes into a digest is decided in `flows/identity.py`; here a digest
 is only a name. A folder appears under its name complete and synced to disk, or not at all.
 
-Not covered: nothing is ever deleted but checkpoints of finished stages and the remains of rejected ones;
-to free space, delete folders by hand (a missing one is built again).
+Nothing is deleted here but checkpoints of finished stages and the remains of rejected ones; `flows/space.py` frees
+space. What is missing is built again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`derive serve`: a page that finds its server, a deployment per preset, and nothing left behind."""
+"""`derive up`: a page that finds its server, a deployment per preset, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -9,16 +9,32 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from configs.load import preset_names
+from flows.runs import all_runs
+from flows.server import Server
+from flows.store import Store
 from flows.supervisor import descendants
-from tests.e2e.flow_fixtures import COMMAND, ROOT, runs, until
+from flows.up import ZOMBIES
+from tests.e2e.flow_fixtures import COMMAND, ROOT, runs, starts, until, write_recipe
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def environment_comes_back() -> Iterator[None]:
+    """`Server` sets Prefect's settings in this process's environment."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("PREFECT")]:
+        del os.environ[name]
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def ask(url: str, body: Any = None) -> Any:
@@ -35,7 +51,7 @@ def test_a_served_page_asks_its_own_port_lists_every_preset_and_ends_without_lef
     log = tmp_path / "log"
     with log.open("wb") as file:
         serving = subprocess.Popen(
-            [sys.executable, "-u", "-c", COMMAND, "serve", "--port", "0", "--store", str(tmp_path / "store")],
+            [sys.executable, "-u", "-c", COMMAND, "up", "--port", "0", "--store", str(tmp_path / "store")],
             cwd=ROOT,
             env=environment,
             stdout=file,
@@ -46,6 +62,9 @@ def test_a_served_page_asks_its_own_port_lists_every_preset_and_ends_without_lef
         (page,) = re.findall(r"Prefect: (http://127\.0\.0\.1:[1-9]\d*)/", log.read_text())
         assert ask(f"{page}/ui-settings")["api_url"] == "/api"
         assert until(lambda: len(ask(f"{page}/api/deployments/filter", {})) == len(preset_names()), 60)
+        made = ask(f"{page}/api/automations/filter", {})
+        assert [(one["name"], one["enabled"]) for one in made] == [(ZOMBIES, True)]
+        assert made[0]["trigger"]["within"] == 120 and made[0]["actions"][0]["state"] == "CRASHED"
         deployed = ask(f"{page}/api/deployments/filter", {})
         assert sorted(each["parameters"]["preset"] for each in deployed) == preset_names()
         family = descendants(serving.pid)
@@ -55,3 +74,51 @@ def test_a_served_page_asks_its_own_port_lists_every_preset_and_ends_without_lef
         assert not (tmp_path / "store" / "prefect" / "server.json").exists()
     finally:
         serving.kill()
+
+
+APPROVING = """
+import os, sys
+import flows.plan
+from tests.e2e.flow_fixtures import MODULES
+flows.plan.STAGE_MODULES.update(MODULES)
+from flows import approval
+approval.POLL_S = 1
+from flows.derive import derive
+state = derive(preset=sys.argv[1], machine="cpu", approve=True, return_state=True)
+print(state.name, state.message)
+"""
+
+
+@pytest.mark.parametrize(("release", "ending"), [(True, "Completed"), (False, "Failed")])
+def test_a_release_waits_for_a_yes_and_goes_as_it_is_answered(tmp_path: Path, release: bool, ending: str) -> None:
+    store = tmp_path / "store"
+    server = Server(store)
+    server.start()
+    try:
+        assert server.ready() and server.url is not None
+        environment = {**os.environ, "FAKE_STAGE": "", "FAKE_STAGE_STARTS": str(tmp_path / "starts"),
+                       "DERIVE_STORE": str(store), "PREFECT_API_URL": server.url}  # fmt: skip
+        words = [sys.executable, "-c", APPROVING, str(write_recipe(tmp_path))]
+        flow = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        found: list[dict[str, Any]] = []
+
+        def paused() -> bool:
+            found[:] = ask(f"{server.url}/flow_runs/filter", {})
+            return bool(found) and found[0]["state_type"] == "PAUSED"
+
+        assert until(paused, 90), flow.communicate()[0]
+        assert starts(tmp_path)[-1] == "evaluate"
+        keyset = found[0]["state"]["state_details"]["run_input_keyset"]
+        asked = ask(f"{server.url}/flow_runs/{found[0]['id']}/input/filter", {"prefix": keyset["description"]})
+        assert "| rl | 50.0% [40.0, 60.0] |" in json.loads(asked[0]["value"])
+        answer = {"run_input": {"release": release, "note": "looked at the samples"}}
+        assert ask(f"{server.url}/flow_runs/{found[0]['id']}/resume", answer)["status"] == "ACCEPT"
+        said = flow.communicate(timeout=90)[0]
+    finally:
+        server.close()
+    assert said.startswith(ending)
+    record = all_runs(Store(store))[-1]
+    assert record["approval"] == {"released": release, "note": "looked at the samples"}
+    assert ("release" in starts(tmp_path)) == release
+    if not release:
+        assert "the release was declined: looked at the samples; the stages before it are kept" in said

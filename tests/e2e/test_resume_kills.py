@@ -1,12 +1,13 @@
-"""kill -9 at twenty random moments, the writing of checkpoints among them; the same command ends in the same bytes.
+"""kill -9 at forty random moments, the writing of checkpoints among them; the same command ends in the same bytes.
 
-Ten moments for a stage of sft, ten for one of pretrain. When a run comes to the step it is killed after is a matter of
-the machine, so a kill is placed by the progress log, or by the appearance of a half-written checkpoint, and a share of
-a step's measured time after that. On a slow machine the same moments only take longer.
+Ten moments for a stage of sft, ten for one of pretrain, twenty for one of rl. When a run comes to the step it is killed
+after is a matter of the machine, so a kill is placed by the progress log, or by the appearance of a half-written
+checkpoint, and a share of a step's measured time after that. On a slow machine the same moments only take longer.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -18,16 +19,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import derivatives.seedling
+from configs.settings.common import Sampling
+from configs.settings.machine import Machine
+from configs.settings.reinforcement import Audit, Reward, RlStage
 from configs.stage import StageFile, StageInput, read_progress
 from derivatives.training import checkpoint
 from tests.training_fixtures import sft_file, stage_file, write_checkpoint, write_sums
 
 ROOT = Path(__file__).parents[2]
-NUM_KILLS = 10
-"""Of each stage."""
+CHECKPOINT = Path(derivatives.seedling.__file__).parent / "checkpoint"
 NUM_STEPS = 90
 EVERY = 3
 """Steps between checkpoints."""
+RL_STEPS = 69
+NUM_KILLS = {"sft": 10, "pretrain": 10, "rl": 20}
 DEADLINE_S = 600.0
 """For one step of a machine that has much else to do; some milliseconds are usual."""
 POLL_S = 0.001
@@ -42,10 +48,10 @@ class Moment:
     share: float
 
 
-def moments(seed: int) -> list[Moment]:
+def moments(seed: int, num_steps: int, num_kills: int) -> list[Moment]:
     """Spread over the run, in order; every other one falls into the writing of a checkpoint."""
     rng = random.Random(seed)
-    places = sorted(rng.sample(range(1, NUM_STEPS // EVERY - 1), NUM_KILLS))
+    places = sorted(rng.sample(range(1, num_steps // EVERY - 1), num_kills))
     return [
         Moment(EVERY * place + (0 if number % 2 else rng.randrange(EVERY)), bool(number % 2), rng.random())
         for number, place in enumerate(places)
@@ -63,7 +69,9 @@ def corpus(folder: Path) -> Path:
 
 
 def given_stage(kind: str, folder: Path) -> StageFile:
-    """`NUM_STEPS` steps over data that is gone through several times, on a model whose checkpoints have 3 MB."""
+    """Steps over data that is gone through several times, on a model whose checkpoints have 3 MB (rl: the seedling)."""
+    if kind == "rl":
+        return rl_file(folder)
     base = write_checkpoint(folder / "base", hidden_size=128, intermediate_size=256, initializer_range=0.05)
     common = {"precision": "bf16", "checkpoint_every": EVERY, "learning_rate": 1e-3}
     if kind == "sft":
@@ -72,6 +80,25 @@ def given_stage(kind: str, folder: Path) -> StageFile:
     given = stage_file(base, kind="pretrain", data=["corpus"], lora=None, **batch, **common)
     source = StageInput(kind="corpus", path=str(corpus(folder / "corpus")))
     return given.model_copy(update={"inputs": {**given.inputs, "corpus": source}})
+
+
+def rl_file(folder: Path) -> StageFile:
+    """Sums that the seedling gets right now and then, with everything that has a state of its own switched on."""
+    lines = [
+        {"id": f"{a}+{b}", "prompt": f"State the final answer to the following arithmetic problem: {a} + {b} =",
+         "answer": str(a + b)}
+        for a in range(1, 7) for b in range(1, 5)
+    ]  # fmt: skip
+    (folder / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    stage = RlStage(
+        id="rl", data=(str(folder / "p.jsonl"),), steps=RL_STEPS, prompts_per_step=6, group_size=4, learning_rate=1e-4,
+        sampling=Sampling(max_new_tokens=16), checkpoint_every=EVERY, micro_batch_tokens=512, max_no_verdict=0.9,
+        length_stages=(8,), retire_after=1, replacement_rounds=2, more_rewards=(Reward(verifier="format", weight=0.5),),
+        audit=Audit(verifier="exact", every=2, samples=8), keep_rollouts=12, fork_every=30, entropy_target=0.5,
+    )  # fmt: skip
+    inputs = {"base": StageInput(kind="base", path=str(CHECKPOINT))}
+    machine = Machine(name="cpu", num_threads=1, num_verifier_workers=1)
+    return StageFile(recipe="t", stage=stage, model="base", inputs=inputs, machine=machine)
 
 
 def start(kind: str, stage_json: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -118,28 +145,36 @@ def kill_at(kind: str, stage_json: Path, out: Path, moment: Moment, step_s: floa
 
 def log_of(out: Path) -> list[dict[str, float]]:
     """The progress log less its clocks."""
-    clocks = ("seconds", "tokens_per_s", "eta_s", "peak_memory_gb")
+    clocks = ("seconds", "tokens_per_s", "rollout_tokens_per_s", "eta_s", "peak_memory_gb")
     return [
         {name: value for name, value in line.items() if name.rpartition("/")[2] not in clocks}
         for line in read_progress(out)
     ]
 
 
+def products(out: Path) -> list[str]:
+    """Files that must not differ: the model, and of rl what was drawn and the checkpoints that are kept."""
+    patterns = ("model/*", "rollouts*", "rollouts/*", "fork_points/**/*")
+    found = [path for pattern in patterns for path in out.glob(pattern) if path.is_file()]
+    return sorted(str(path.relative_to(out)) for path in found)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(4 * DEADLINE_S)
-@pytest.mark.parametrize(("kind", "seed"), [("sft", 1), ("pretrain", 2)])
-def test_killed_at_ten_random_moments_it_ends_in_the_same_bytes(tmp_path: Path, kind: str, seed: int) -> None:
+@pytest.mark.parametrize(("kind", "seed"), [("sft", 1), ("pretrain", 2), ("rl", 3)])
+def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path: Path, kind: str, seed: int) -> None:
+    num_steps = RL_STEPS if kind == "rl" else NUM_STEPS
     stage_json = tmp_path / "stage.json"
     stage_json.write_text(given_stage(kind, tmp_path).model_dump_json())
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     finish(start(kind, stage_json, straight))
     expected = log_of(straight)
-    assert [line["step"] for line in expected] == list(range(1, NUM_STEPS + 1))
+    assert [line["step"] for line in expected] == list(range(1, num_steps + 1))
     whole = read_progress(straight)
-    step_s = (whole[-1]["seconds"] - whole[0]["seconds"]) / (NUM_STEPS - 1)
+    step_s = (whole[-1]["seconds"] - whole[0]["seconds"]) / (num_steps - 1)
 
     found = []
-    for number, moment in enumerate(moments(seed), 1):
+    for number, moment in enumerate(moments(seed, num_steps, NUM_KILLS[kind]), 1):
         found.append(kill_at(kind, stage_json, killed, moment, step_s))
         print(f"kill {number}: {moment}; step {log_of(killed)[-1]['step']} was logged; {found[-1]}")
         assert log_of(killed) == expected[: len(log_of(killed))]  # nothing done twice, nothing left out
@@ -149,8 +184,9 @@ def test_killed_at_ten_random_moments_it_ends_in_the_same_bytes(tmp_path: Path, 
     finish(start(kind, stage_json, killed))
 
     assert log_of(killed) == expected
-    names = sorted(path.name for path in (straight / "model").iterdir())
-    assert names == sorted(path.name for path in (killed / "model").iterdir())
+    names = products(straight)
+    assert names == products(killed)
+    assert kind != "rl" or sum(name.startswith("rollouts/step-") for name in names) == 12
     for name in names:
-        assert (killed / "model" / name).read_bytes() == (straight / "model" / name).read_bytes(), name
+        assert (killed / name).read_bytes() == (straight / name).read_bytes(), name
     assert not (killed / "checkpoints").exists()

@@ -22,6 +22,7 @@ from verifiers import registry
 CHECKPOINT = Path(derivatives.seedling.__file__).parent / "checkpoint"
 PLUGIN = '''
 import hashlib
+import os
 from verifiers.api import correct, incorrect, no_verdict
 from verifiers.exact import ExactVerifier, last_box
 
@@ -42,7 +43,8 @@ class Failing(ExactVerifier):
         return super().judge(task, completion)
 
 class MostlyFailing(Failing):
-    name, share = "mostly_failing", 60
+    """Until it is mended."""
+    name, share = "mostly_failing", 0 if os.environ.get("MENDED") else 60
 
 class Short:
     """Partial credit for what is short; never correct."""
@@ -85,7 +87,7 @@ def train(tmp_path: Path, name: str, hard: bool = False, **given: Any) -> list[d
     inputs = {"base": StageInput(kind="base", path=str(CHECKPOINT))}
     machine = Machine(name="cpu", num_threads=1, num_verifier_workers=1)
     stage_file = StageFile(recipe="t", stage=stage, model="base", inputs=inputs, machine=machine)
-    (tmp_path / name).mkdir()
+    (tmp_path / name).mkdir(exist_ok=True)
     (tmp_path / name / "stage.json").write_text(stage_file.model_dump_json())
     rl.run(stage_file, tmp_path / name)
     return read_progress(tmp_path / name)
@@ -117,15 +119,24 @@ def test_an_honest_reward_raises_none_and_one_that_fails_now_and_then_learns_the
     honest = train(tmp_path, "honest", verifier="exact", audit=audit, **gentle)
     assert not any(line["rl/audit_alarm"] for line in honest) and mean(honest, "rl/audit_no_verdict") == 1.0
     failing = train(tmp_path, "failing", verifier="failing", max_no_verdict=0.5, **gentle)
-    assert 0.01 < mean(failing, "rl/no_verdict") < 0.15
-    gains = [mean(log[-5:], "rl/reward") - mean(log[:5], "rl/reward") for log in (honest, failing)]
-    assert min(gains) > 0.05 and abs(gains[0] - gains[1]) < 0.15
+    assert 0.02 < mean(failing, "rl/no_verdict") < 0.1
+    ends = [(mean(log[:5], "rl/solved_fraction"), mean(log[-5:], "rl/solved_fraction")) for log in (honest, failing)]
+    print("honest, failing:", ends)
+    # 320 completions stand behind each mean: a standard error of 0.03 for a difference.
+    assert min(last - first for first, last in ends) > 0.05 and abs(ends[0][1] - ends[1][1]) < 0.09
 
 
 @pytest.mark.slow
-def test_a_verifier_that_mostly_fails_stops_the_stage_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="max_no_verdict: .* the reason was 'away'"):
-        train(tmp_path, "away", verifier="mostly_failing")
+def test_a_verifier_that_mostly_fails_stops_the_stage_with_the_reason_and_mended_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):  # trying again does not help
+        with pytest.raises(UserError, match="max_no_verdict: .* the reason was 'away'"):
+            train(tmp_path, "away", verifier="mostly_failing", steps=3)
+        assert not read_progress(tmp_path / "away") and not list((tmp_path / "away" / "rollouts").glob("*.npz"))
+    monkeypatch.setenv("MENDED", "1")
+    log = train(tmp_path, "away", verifier="mostly_failing", steps=3)
+    assert len(log) == 3 and mean(log, "rl/no_verdict") == 0.0
 
 
 @pytest.mark.slow

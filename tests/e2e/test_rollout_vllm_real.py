@@ -24,6 +24,7 @@ from configs.settings.machine import Machine
 from configs.settings.reinforcement import RlStage
 from configs.settings.rollout import RolloutServer
 from configs.stage import StageFile, StageInput, read_progress
+from derivatives.rollout import vllm_collective
 from derivatives.rollout.engine import RolloutEngine
 from derivatives.rollout.store import read_step
 from derivatives.rollout.vllm_engine import VllmEngine
@@ -137,9 +138,13 @@ def test_a_stop_text_ends_a_completion_where_it_is_complete(engine: VllmEngine) 
     assert whole.token_ids[: len(cut.token_ids)] == cut.token_ids and len(cut.token_ids) < len(whole.token_ids)
 
 
-def test_new_weights_arrive_and_padding_is_never_drawn(engine: VllmEngine) -> None:
+def test_new_weights_arrive_by_either_way_and_padding_is_never_drawn(
+    engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sampling, prompts = Sampling(max_new_tokens=12, temperature=1.6), prompts_of(engine)
     torch.manual_seed(0)
+    collective = engine._collective
+    assert collective is not None
     before = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
     try:
         with torch.no_grad():
@@ -151,8 +156,13 @@ def test_new_weights_arrive_and_padding_is_never_drawn(engine: VllmEngine) -> No
             embedding[engine.num_real_tokens :] = 3.0 * hidden / hidden.norm() * embedding.norm(dim=1).max()
             logits = engine.model(torch.tensor([prompts[0]]), use_cache=False).logits[0, -1]
         assert float(logits.softmax(-1)[engine.num_real_tokens :].sum()) > 0.9
-        engine.sync(1)
-        assert engine.figures["sync_distance"] < ROUNDING
+        for version, way in ((1, collective), (2, None)):
+            engine._collective = way
+            with torch.no_grad():
+                engine.model.model.norm.weight.mul_(1.01)
+            engine.sync(version)
+            assert engine.figures["sync_distance"] < ROUNDING
+            assert engine.figures["sync_by_collective"] == float(way is not None)
         for prompt, group in zip(prompts, engine.generate(prompts, 4, sampling, 3), strict=True):
             for one in group:
                 own = own_log_probs(engine, prompt, one.token_ids, sampling)
@@ -160,7 +170,32 @@ def test_new_weights_arrive_and_padding_is_never_drawn(engine: VllmEngine) -> No
                 assert max(one.token_ids) < num_real_tokens(engine.tokenizer)
     finally:
         engine.model.load_state_dict(before)
-        engine.sync(2)
+        engine._collective = collective
+        monkeypatch.setattr(vllm_collective, "PART_BYTES", 2**20)
+        engine.sync(3)
+        assert engine.figures["sync_distance"] < ROUNDING and engine.figures["sync_by_collective"] == 1.0
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers of vLLM on CPU need two cores")
+def test_each_of_several_workers_takes_its_part_of_the_weights(tmp_path: Path) -> None:
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    settings = SERVER.model_copy(
+        update={
+            "arguments": (*SERVER.arguments, "--tensor-parallel-size", "2"),
+            "environment": {**SERVER.environment, "VLLM_CPU_OMP_THREADS_BIND": f"{first}|{second}"},
+            "weights": "collective",
+        }
+    )
+    model, tokenizer = load_model(CHECKPOINT, "fp32")
+    with VllmEngine(model, tokenizer, settings, tmp_path) as engine:
+        engine.sync(0)
+        for version in (1, 2):
+            torch.manual_seed(version)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(1.0 + 0.02 * torch.randn_like(parameter))
+            engine.sync(version)
+            assert engine.figures["sync_distance"] < ROUNDING and engine.figures["sync_by_collective"] == 1.0
 
 
 def write_stage(folder: Path) -> Path:

@@ -34,10 +34,11 @@ RESULTS: dict[str, Any] = {
 }
 
 
-def test_the_form_has_six_titled_and_explained_fields_in_this_order_and_no_empty_choice() -> None:
+def test_the_form_has_seven_titled_and_explained_fields_in_this_order_and_no_empty_choice() -> None:
     fields = parameter_schema(derive).properties
     ordered = sorted(fields.values(), key=lambda field: field["position"])
-    assert [field["title"] for field in ordered] == ["Preset", "Base", "Overrides", "Machine", "Stages", "Dry run"]
+    titles = ["Preset", "Base", "Overrides", "Machine", "Stages", "Ask before release", "Dry run"]
+    assert [field["title"] for field in ordered] == titles
     assert all(field["description"].endswith(".") for field in ordered)
     assert fields["preset"]["enum"] == preset_names()
     assert fields["machine"]["enum"] == [AUTO, *machine_names()] and fields["machine"]["default"] == AUTO

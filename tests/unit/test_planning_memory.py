@@ -16,9 +16,9 @@ from derivatives.planning.devices import GPUS, Device, device_of
 from derivatives.planning.memory import Drawing, Load, layer_bytes, memory_of
 from derivatives.planning.predict import Asked, load_of, predict, remedies
 from derivatives.planning.shape import QWEN_SHAPES, Shape
-from derivatives.planning.speed import TrainWork, fits
+from derivatives.planning.speed import TrainWork, fits, step_seconds
 from derivatives.rollout import engine
-from derivatives.training import checkpoint, document_attention, recompute, throughput
+from derivatives.training import checkpoint, document_attention, recompute, tensor_parallel, throughput
 
 HALF = QWEN_SHAPES["0.5B"]
 H100 = device_of(Machine(name="one", device="cuda", gpu="H100"))
@@ -28,6 +28,7 @@ NO_OVERHEAD = {"process_bytes": 0.0}
 def test_constants_are_those_of_the_code_that_they_describe() -> None:
     assert memory.SHORT_DOCUMENT == document_attention.SHORT_DOCUMENT
     assert memory.THIN == recompute.THIN
+    assert memory.BY_INPUTS == tensor_parallel.BY_INPUTS
     assert memory.CHUNK_LOGITS == cross_entropy.CHUNK_LOGITS
     assert memory.MIN_CHUNK_TOKENS == cross_entropy.MIN_CHUNK_TOKENS
     assert (memory.KEPT_BYTES, memory.MAX_CHUNK_TOKENS) == (cross_entropy.KEPT_BYTES, cross_entropy.MAX_CHUNK_TOKENS)
@@ -142,6 +143,60 @@ def test_what_fits_nowhere_says_how_much_it_needs() -> None:
     (remedy,) = remedies(asked_of(stage, QWEN_SHAPES["72B"], H100, LONG_ROWS))
     assert remedy.startswith("no setting fits: a device with at least 1")
     assert remedy.endswith("or a smaller base; rl runs in one process")
+
+
+def test_ranks_that_share_a_layer_hold_their_part_of_it_and_of_what_it_keeps() -> None:
+    """Qwen2.5-7B by hand: 3584 wide, 28 layers, queries 3584, keys and values 512, 28 heads, 18944 inside."""
+    shape = QWEN_SHAPES["7B"]
+    alone, four = (Load(shape, device="cuda", num_processes=8, tensor_parallel=parts) for parts in (1, 4))
+    assert layer_bytes(alone, "none") == 16 * 3584 + 4 * 3584 + 4 * 28 + 4 * 512 + 8 * 18_944
+    assert layer_bytes(four, "none") == 16 * 3584 + (4 * 3584 + 4 * 28 + 4 * 512 + 8 * 18_944) / 4
+    assert layer_bytes(four, "selective") == 6 * 3584 + (4 * 3584 + 4 * 28 + 4 * 512 + 4 * 18_944) / 4
+    assert layer_bytes(four, "full") == layer_bytes(alone, "full") == 2 * 3584
+    parts, whole = memory_of(four).parts, memory_of(alone).parts
+    for name in ("masters", "moments"):
+        assert parts[name] == whole[name]  # eight ranks share them either way
+    root = 2 * 152_064 * 3584 + 3584
+    assert parts["gathered"] == (2 * shape.layer_parameters / 4 + root) * 2 + root * 4
+
+
+def test_rows_are_shared_out_over_the_data_axis_alone() -> None:
+    pairs = device_of(Machine(name="pairs", device="cuda", num_processes=8, tensor_parallel=2))
+    assert pairs.num_data == 4
+    load = asked_of(sft(micro_batch_tokens=65_536), QWEN_SHAPES["7B"], pairs, LONG_ROWS).load
+    assert load is not None and load.row_tokens == LONG_ROWS.tokens / 4
+    assert load.trained_tokens == LONG_ROWS.trained / 4 / 2  # of the loss each of two works out a half
+
+
+def test_parts_that_do_not_divide_the_model_are_refused_with_what_does() -> None:
+    machine = Machine(name="eighths", device="cuda", num_processes=8, tensor_parallel=8)
+    line = predict(asked_of(sft(), QWEN_SHAPES["7B"], device_of(machine), LONG_ROWS), None)
+    assert "machine.tensor_parallel: 8 does not divide the model's num_attention_heads = 28" in line.refusal
+    assert line.remedies == ("a machine profile with tensor_parallel: 4",)
+    assert "tensor_parallel" not in predict(
+        asked_of(sft(), QWEN_SHAPES["72B"], device_of(machine), LONG_ROWS), None
+    ).refusal
+
+
+def test_a_step_of_ranks_that_share_layers_costs_the_same_work_at_a_published_share_of_the_pace() -> None:
+    load = Load(HALF, device="cuda", num_processes=8)
+    work = TrainWork(tokens=8192.0, trained=8192.0, document_tokens=512.0)
+    seconds = [step_seconds(replace(load, tensor_parallel=parts), work, H100, None) for parts in (1, 2, 8)]
+    assert seconds[1] / seconds[0] == pytest.approx(1 / 0.907)
+    assert seconds[2] / seconds[0] == pytest.approx(1 / 0.796)
+
+
+def test_layers_are_cut_where_more_shares_of_rows_do_not_help() -> None:
+    """A document of 32,768 tokens on 24 GB: all of what layers keep of it lies where their parts lie."""
+    small = replace(H100, memory=24e9, num_processes=8)
+    work = TrainWork(tokens=8 * 32_768.0, trained=32_768.0, document_tokens=32_768.0)
+    asked = asked_of(sft(micro_batch_tokens=32_768, recompute="full"), QWEN_SHAPES["7B"], small, work)
+    (found,) = remedies(asked)
+    assert found.startswith("a machine profile with num_processes: 64 and tensor_parallel: 4 (")
+    assert asked.load is not None
+    more = replace(asked.load, num_processes=64)
+    device = replace(small, num_processes=64)
+    assert [fits(replace(more, tensor_parallel=parts), device) for parts in (1, 2, 4)] == [False, False, True]
 
 
 def test_more_processes_are_named_where_they_help() -> None:

@@ -1,0 +1,64 @@
+"""`derive up --check`: what it says of a store, a port and a server."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from flows import up
+from flows.cli import main
+from flows.server import lock_database, record_server
+from flows.store import Store
+
+
+@pytest.fixture(autouse=True)
+def no_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+
+def states(store: Store, port: int = 0) -> list[tuple[str, str]]:
+    return [(one.topic, one.state) for one in up.check_server(store, port)]
+
+
+def test_a_free_port_and_database_are_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert states(Store(tmp_path)) == [("server", "ok")]
+    assert main(["up", "--check", "--port", "0", "--store", str(tmp_path)]) == 0
+    assert "each a form" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_port_is_named_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert states(Store(tmp_path), port) == [("port", "fail")]
+        assert main(["up", "--check", "--port", str(port), "--store", str(tmp_path)]) == 2
+    assert "give another with --port" in capsys.readouterr().out
+
+
+def test_a_database_in_use_is_named(tmp_path: Path) -> None:
+    (tmp_path / "prefect").mkdir()
+    lock = lock_database(tmp_path / "prefect")
+    assert states(Store(tmp_path)) == [("database", "fail")]
+    os.close(lock)
+    assert states(Store(tmp_path)) == [("server", "ok")]
+
+
+def test_a_named_or_recorded_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "prefect").mkdir()
+    record_server(tmp_path / "prefect", "http://127.0.0.1:9/api")
+    assert states(Store(tmp_path)) == [("server", "ok")]  # what was recorded is gone
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert states(Store(tmp_path)) == [("server", "fail")]
+
+
+def test_the_automation_waits_for_several_heartbeats_and_for_every_way_to_end() -> None:
+    made = up.zombie_automation()
+    trigger = made.model_dump(mode="json")["trigger"]
+    assert trigger["within"] == up.HEARTBEAT_S * up.MISSED_HEARTBEATS and trigger["posture"] == "Proactive"
+    assert trigger["after"] == [up.HEARTBEAT_EVENT] and up.HEARTBEAT_EVENT in trigger["expect"]
+    assert {f"prefect.flow-run.{ending}" for ending in ("Completed", "Failed", "Cancelled", "Crashed")} <= set(
+        trigger["expect"]
+    )
