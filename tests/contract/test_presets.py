@@ -137,7 +137,7 @@ def test_a_tiny_preset_asks_for_what_rl_trained_on_and_for_one_family_that_nothi
     assert 1500 <= sum(task.count or 0 for task in recipe.stage("evaluate").tasks) <= 2000
 
 
-def test_the_cold_start_of_reasoning_thinks_and_no_other_preset_does() -> None:
+def test_the_cold_start_of_reasoning_thinks_and_only_the_preset_of_tools_uses_any() -> None:
     for name in OWN_BASE:
         styles = {
             source.style
@@ -145,7 +145,8 @@ def test_the_cold_start_of_reasoning_thinks_and_no_other_preset_does() -> None:
             if isinstance(stage, CorpusStage) and stage.output == "examples"
             for source in stage.sources
         }
-        assert styles == {"think" if name.startswith("reasoning/") else "plain"}
+        first = "think" if name.startswith("reasoning/") else "plain"
+        assert styles == ({first, "tools"} if name.endswith("-tools") else {first}), name
 
 
 @pytest.mark.parametrize("family", ["coder", "math", "reasoning"])

@@ -27,8 +27,8 @@ def test_every_row_is_in_one_batch_in_full_and_no_batch_is_too_large(ids: list[l
 def test_padded_groups_hold_every_document_once_with_bounded_padding(lengths: list[int]) -> None:
     (batch,) = pack([Row([1] * length) for length in lengths], sum(lengths))
     packing = plan(batch.lengths, batch.cu_seqlens, "documents")
-    num_places = sum(number * longest for number, longest in packing.groups)
-    assert sum(number for number, _ in packing.groups) == len(lengths)
+    num_places = sum(group.number * group.length for group in packing.groups)
+    assert sum(group.number for group in packing.groups) == len(lengths)
     assert num_places * 0.8 <= sum(lengths) <= num_places
     if packing.slots_T is not None:
         slots = packing.slots_T.tolist()
