@@ -154,9 +154,11 @@ class Gathering:
         for one, error in failed:
             if one.i not in closed:  # what lies behind the end was read ahead, and need not be sound
                 raise error
-            self._first_passes(wanted[wanted.index(one) + 1:], bounds)
-        for one in wanted:
-            one.gathered.read_whole = one.ended()
+            behind = wanted.index(one) + 1
+            self._first_passes(wanted[behind:], bounds)
+            wanted = wanted[:behind]
+        for one in wanted:  # whether the end was seen beyond a bound depends on how far the workers read ahead
+            one.gathered.read_whole = one.i not in closed and one.ended()
 
     def _cut(self, one: _Source, shard: int) -> bool:
         """See to it that a shard is there to be taken; False behind the end of the source."""
@@ -169,7 +171,13 @@ class Gathering:
             chars = cut.shard_chars(one.bound(1))
             one.raw = cut.cut(one.gathered.source, one.gathered.name, self._stage.output, chars, self._timings)
         while one.num_cut <= shard:
-            raw = next(one.raw, None)
+            if one.fault is not None:
+                raise one.fault
+            try:
+                raw = next(one.raw, None)
+            except UserError as error:
+                one.fault = error
+                raise
             if raw is None:
                 one.all_cut = True
                 return False
@@ -280,6 +288,7 @@ class _Source:
         parts: Parts of the second pass that are done.
         num_cut: Shards that were cut so far; those behind `shards` were read ahead.
         all_cut: Whether that is all of the source.
+        fault: What stopped the reading, which may be behind what is needed so far; it stops it again.
         known: What an earlier attempt wrote down.
     """
 
@@ -288,6 +297,7 @@ class _Source:
         self.shards = self.size = self.tokens = self.groups = self.parts = 0
         self.num_cut = 0
         self.all_cut = False
+        self.fault: UserError | None = None
         self.known: dict[str, Any] | None = None
         self.raw: Iterator[cut.Raw] | None = None
 

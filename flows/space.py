@@ -1,10 +1,12 @@
 """What a store's folders are kept for, and which may go: the plan of `derive gc`, and its execution.
 
 A folder is kept while something needs it, in this order: a pin (its own, or its run's), a run that goes on, a release,
-and the newest completed runs of each recipe. Whatever else lies in the store may go: products that only older or
-failed runs used, half-built folders that nobody touched for days, damaged ones that were put aside. With a quota also
-the products of kept runs go, least recently used first, until the store is small enough; pins, releases and what a
-run that goes on needs never do. Nothing that goes is lost for good: the same command builds it again.
+the newest completed runs of each recipe, and runs of the last days that did not finish and may go on. A run that is a
+fork needs the stage that it goes on from, too. Whatever else lies in the store may go: products that only older runs
+used, half-built folders that nobody touched for days, damaged ones that were put aside. With a quota also the products
+of kept runs go, least recently used first, until the store is small enough; pins, releases and what a run that goes on
+needs never do. Nothing that goes is lost for good: the same command builds it again. What is not of the store's making,
+links among them, is never touched.
 
 A folder is removed under its own lease and leaves by a rename first, so that no run ever sees half of one. Runs that
 begin while a plan is carried out are safe: a plan looks again at who needs what before each folder.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +29,7 @@ from flows import runs
 from flows.lease import Lease
 from flows.store import MANIFEST, Store
 
+NAME = re.compile(r"[0-9a-f]{64}(\..+)?")
 PINS = "pins.json"
 TRASH = ".trash"
 DAY_S = 86_400.0
@@ -80,10 +84,10 @@ def plan_space(store: Store, keep_runs: int = 3, days: float = 7.0, quota: int |
     Args:
         store: Whose folders.
         keep_runs: Completed runs of each recipe whose products stay.
-        days: Age from which half-built and damaged folders go.
+        days: Age from which half-built and damaged folders go, and what only runs that did not finish used.
         quota: Bytes that the store may take.
     """
-    needs = _needs(store, keep_runs)
+    needs = _needs(store, keep_runs, days)
     folders = [_judged(path, needs, days) for path in _all_folders(store)]
     if quota is not None:
         too_much = sum(folder.bytes for folder in folders if not folder.goes) - quota
@@ -110,7 +114,7 @@ def carry_out(store: Store, plan: SpacePlan, told: Callable[[Folder], None] = la
             stayed.append(replace(folder, keep="it is being built", goes=""))
             continue
         try:
-            firm = _needs(store, 0).get(folder.path.name)
+            firm = _needs(store, 0, 0.0).get(folder.path.name)
             if firm is not None:
                 stayed.append(replace(folder, keep=firm[0], goes=""))
                 continue
@@ -142,7 +146,7 @@ def pin(store: Store, name: str, why: str | None) -> None:
     write_json_atomic(store.root / PINS, now if why is None else {**now, name: why})
 
 
-def _needs(store: Store, keep_runs: int) -> dict[str, tuple[str, bool, float]]:
+def _needs(store: Store, keep_runs: int, days: float) -> dict[str, tuple[str, bool, float]]:
     """Name of a folder -> what it is kept for, whether that is firm, and when it was last used."""
     pinned = pins(store)
     found: dict[str, tuple[str, bool, float]] = {}
@@ -159,6 +163,8 @@ def _needs(store: Store, keep_runs: int) -> dict[str, tuple[str, bool, float]]:
 
     for record in reversed(runs.all_runs(store)):
         digests = [entry["digest"] for entry in record["stages"] if entry.get("digest")]
+        if isinstance(record.get("fork"), dict):
+            digests.append(str(record["fork"].get("digest")))
         when = _ended(store, record)
         if record["id"] in pinned:
             need(digests, f"pinned with run {record['id']}: {pinned[record['id']]}", True, when)
@@ -168,6 +174,8 @@ def _needs(store: Store, keep_runs: int) -> dict[str, tuple[str, bool, float]]:
             counted[record["recipe"]] = counted.get(record["recipe"], 0) + 1
             if counted[record["recipe"]] <= keep_runs:
                 need(digests, f"run {record['id']}", False, when)
+        elif record["status"] != "running" and time.time() - when < days * DAY_S:
+            need(digests, f"run {record['id']} did not finish and may go on", False, when)
         releases = [entry["digest"] for entry in record["stages"] if entry["kind"] == "release" and entry.get("digest")]
         need(releases, f"release of run {record['id']}", True, when)
     need([name for name in pinned if store.folder(name).exists()], "pinned", True, 0.0)
@@ -178,7 +186,8 @@ def _needs(store: Store, keep_runs: int) -> dict[str, tuple[str, bool, float]]:
 
 
 def _all_folders(store: Store) -> list[Path]:
-    return [path for path in sorted(store.root.glob("[0-9a-f][0-9a-f]/*")) if path.is_dir()]
+    folders = sorted(path for path in store.root.glob("[0-9a-f][0-9a-f]/*") if NAME.fullmatch(path.name))
+    return [path for path in folders if path.is_dir() and not path.is_symlink()]
 
 
 def _judged(path: Path, needs: Mapping[str, tuple[str, bool, float]], days: float) -> Folder:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 GC_HELP = """What may go from the store, and why; with --yes it goes. Kept are what is pinned (`derive pin`), what a run
 that goes on needs, every release, and the products of the newest completed runs of each recipe (--keep). Half-built and
-damaged folders go once nobody has touched them for --days. With --quota the products of kept runs go too, least
-recently used first, until the store is that small. What is gone is built again when a run asks for it."""
+damaged folders, and products of runs that did not finish, go once nobody has touched them for --days. With --quota the
+products of kept runs go too, least recently used first, until the store is that small. What is gone is built again when
+a run asks for it."""
 GC_EXAMPLE = """examples:
   derive gc                                 what would go, nothing is removed
   derive gc --keep 1 --yes                  of each recipe the newest completed run stays
@@ -42,7 +43,8 @@ def add_commands(
     made.add_argument("--keep", type=at_least(0), default=3, metavar="N",
                       help="completed runs of each recipe whose products stay (default: %(default)s)")  # fmt: skip
     made.add_argument("--days", type=at_least(0.0), default=7.0, metavar="N",
-                      help="age from which half-built and damaged folders go (default: %(default)g)")  # fmt: skip
+                      help="age from which half-built and damaged folders, and what unfinished runs made, go "
+                           "(default: %(default)g)")  # fmt: skip
     made.add_argument("--quota", type=_bytes, metavar="SIZE", help="what the store may take, such as 200GB")
     made.add_argument("--yes", action="store_true", help="remove; without it nothing is touched")
     made = add("pin", "keep a run's products, or one folder, whatever `derive gc` is asked", store)

@@ -19,14 +19,17 @@ never the model's to write (`forged`); a fence is one of backticks, at the start
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 PYTHON = frozenset({"python", "py", "python3"})
 OUTPUT = "output"
 ELLIPSIS = "..."
 
-_FENCE = re.compile(r"([ \t]*)(`{3,})[ \t]*([^\s`]*)([^`]*)$")
-_OUTPUT_OPENING = re.compile(r"[ \t]*\n```output[ \t]*\n")
+_FENCE = re.compile(r"([ \t]*+)(`{3,}+)[ \t]*+([^\s`]*+)([^`]*+)$")
+"""Nothing of it is tried again in another way: a long line would take time by its square."""
+_OUTPUT_OPENING = re.compile(r"\s*\n```output[ \t]*\n")
+"""After empty lines too: a tokenizer may have a token of a backtick and two line ends, and a model closes with it."""
 _OUTPUT_END = re.compile(r"^```[ \t]*(?:\n|\Z)", re.MULTILINE)
 
 
@@ -82,12 +85,15 @@ def output_block(output: str) -> str:
 
 
 def harmless(output: str) -> str:
-    """An output that cannot end its own block, begin another or stand for a special token; without NUL.
+    """An output that cannot end its own block, begin another or stand for a special token; without NUL, in NFC.
+
+    In NFC, since Qwen2's tokenizer brings a text into that form, in which U+1FEF is a backtick.
 
     >>> harmless("```<|im_end|>")
     "'''< |im_end|>"
     """
-    return output.replace("```", "'''").replace("<|", "< |").replace("\0", "")
+    text = unicodedata.normalize("NFC", output.replace("\0", ""))  # before the rest, which it would join again
+    return text.replace("```", "'''").replace("<|", "< |")
 
 
 def shortened(output: str, max_characters: int) -> str:

@@ -55,7 +55,7 @@ class ProgramIndex:
             return None
         for text in programs_of(document):
             for one in functions(text):
-                if _shape(one) in self._shapes and (hit := self._names.get(fingerprint(one))) is not None:
+                if _shape(one) in self._shapes and (hit := self._names.get(_fingerprint(one))) is not None:
                     return hit
         return None
 
@@ -143,6 +143,17 @@ def fingerprint(function: Function) -> bytes:
 
     write(function)
     return hashlib.blake2b(" ".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _fingerprint(function: Function) -> bytes:
+    """`fingerprint`; nothing for a tree that is too deep for it, or holds a number too large to be written out.
+
+    A sum of a thousand terms parses; no reference program has one, so that such a function is none of them.
+    """
+    try:
+        return fingerprint(function)
+    except (RecursionError, ValueError):
+        return b""
 
 
 def _arguments(function: Function) -> list[ast.arg]:

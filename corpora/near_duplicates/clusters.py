@@ -1,12 +1,10 @@
 """From links to clusters: connected components, the documents that are kept of each, and the files that say so.
 
-Of a component the document that goes before the others is kept. With a threshold every other one, in that order, is
-compared with those that are kept already: it is dropped for the one that it is like, or kept, where a chain of
-documents alone leads from it to them (a licence header at the top of short files makes such chains: of 209 drops among
-24,000 files of packages 33 had a similarity below the threshold to the one that was kept).
+A cluster is a kept document and those that are dropped for it; `kept.py` says which they are. A component can hold
+several.
 
-Held in memory: 16 bytes per document that is in a link, and the files' lines only as far as `spill.sorted_lines`
-holds them.
+Held in memory: 16 bytes per document that is in a link, the members of one component, and the files' lines only as far
+as `spill.sorted_lines` holds them.
 """
 
 from __future__ import annotations
@@ -20,13 +18,11 @@ from typing import Any
 import numpy as np
 
 from corpora.near_duplicates.candidates import exact_jaccard
+from corpora.near_duplicates.kept import Keeper
+from corpora.near_duplicates.settings import NearDuplicateSettings
 from corpora.near_duplicates.signatures import estimated_jaccard
 from corpora.near_duplicates.spill import sorted_lines
-from corpora.near_duplicates.store import SignedShards, keep_first, split_number
-
-_ESTIMATE_ERROR = 0.2
-"""How far the similarity that signatures estimate may lie below the exact one: more than four standard deviations of
-112 hashes."""
+from corpora.near_duplicates.store import SignedShards, split_number
 
 
 def components(links: list[Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -66,21 +62,20 @@ def _follow(labels: np.ndarray) -> np.ndarray:
 
 
 def write_clusters(links: list[Path], shards: SignedShards, shard_names: list[str], folder: Path,
-                   threshold: float | None) -> dict[str, Any]:
+                   settings: NearDuplicateSettings) -> dict[str, Any]:
     """Write FOLDER/clusters.jsonl (sorted by cluster) and FOLDER/dropped/NUMBER.jsonl (one a shard, sorted by row).
-
-    Args: threshold: Exact similarity that a dropped document has to the kept one; None asks for none.
 
     Returns:
         Counts, and the SHA-256 of clusters.jsonl.
     """
     documents, labels = components(links)
+    keeper = Keeper(shards, settings)
     counts = {"clusters": 0, "largest_cluster": 0, "dropped": 0}
 
     def lines() -> Iterator[bytes]:
         for members in _groups(documents, labels):
-            for group in _alike(members, shards, threshold):
-                cluster, drops = _describe(group, shards, threshold is not None)
+            for group in keeper.groups(members):
+                cluster, drops = _describe(group, shards, settings.threshold is not None)
                 counts["clusters"] += 1
                 counts["dropped"] += len(drops)
                 counts["largest_cluster"] = max(counts["largest_cluster"], len(group))
@@ -135,41 +130,11 @@ def _groups(documents: np.ndarray, labels: np.ndarray) -> Iterator[list[int]]:
         yield documents[by_label[begin:end]].tolist()
 
 
-def _alike(members: list[int], shards: SignedShards, threshold: float | None) -> Iterator[list[int]]:
-    """The members of a component, each kept document with those that are dropped for it, if there are any."""
-    if threshold is None:
-        yield members
-        return
-    places = {document: shards.find(document) for document in members}
-
-    def rank(document: int) -> tuple[Any, int]:
-        shard, row = places[document]
-        return keep_first(shard.num_characters(row), shard.id(row)), document
-
-    groups: list[list[int]] = []
-    signatures: list[np.ndarray] = []
-    for document in sorted(members, key=rank):
-        shard, row = places[document]
-        own, shingles = shard.signature(row), shard.shingles(row)
-        alike = np.array([np.count_nonzero(other == own) for other in signatures]) / max(len(own), 1)
-        for i in np.argsort(-alike, kind="stable").tolist():
-            if alike[i] < threshold - _ESTIMATE_ERROR:
-                continue
-            kept_shard, kept_row = places[groups[i][0]]
-            if exact_jaccard(kept_shard.shingles(kept_row), shingles) >= threshold:
-                groups[i].append(document)
-                break
-        else:
-            groups.append([document])
-            signatures.append(np.array(own))
-    yield from (group for group in groups if len(group) > 1)
-
-
 def _describe(members: list[int], shards: SignedShards, exact: bool) -> tuple[bytes, list[tuple[int, dict[str, Any]]]]:
-    """The line of one cluster, and the number and line of each document that is dropped from it."""
+    """The line of one cluster, the kept document first, and the number and line of each that is dropped from it."""
     places = {document: shards.find(document) for document in members}
     known = {document: (shard.num_characters(row), shard.id(row)) for document, (shard, row) in places.items()}
-    kept, *others = sorted(members, key=lambda document: (keep_first(*known[document]), document))
+    kept, *others = members
     kept_shard, kept_row = places[kept]
     entries: list[dict[str, Any]] = [{"id": known[kept][1], "characters": known[kept][0]}]
     drops: list[tuple[int, dict[str, Any]]] = []

@@ -9,12 +9,13 @@ all: `sign_shard` for every shard, then `link_group` for every range of band key
 `verify_group` for every range of pairs, last the clusters. `run` hands them to processes of this machine, or to the
 executor that it is given. What was published is never made again: after a kill the same call goes on, and the result
 is the same to the byte. It depends on the documents alone: neither on their order, nor on the shards, nor on
-the number of workers (of a cluster the longest text is kept, of equally long ones the least id).
+the number of workers (`kept.py` says what is kept).
 
 Written to the folder: `clusters.jsonl` (cluster, kept id, members with their similarity to the kept one),
 `dropped/NUMBER.jsonl` for every shard (row, id, duplicate_of, similarity), `report.json`.
 Memory: bounded by the constants of `spill.py` and `store.py` (at their limits about 0.5 GB a worker, by the sizes of
-the arrays that are sorted), plus 16 bytes per document that has a near-duplicate.
+the arrays that are sorted), plus 16 bytes per document that has a near-duplicate, and 1 KB for each document of the
+largest connected component.
 Disk while it runs: about 0.8 KB a document, with a threshold 8 bytes more for every distinct shingle.
 """
 
@@ -178,7 +179,7 @@ def _write_report(folder: Path) -> None:
     shutil.rmtree(result, ignore_errors=True)
     shutil.rmtree(folder / "dropped", ignore_errors=True)
     result.mkdir()
-    counts = write_clusters(links, signed, shards, result, settings.threshold)
+    counts = write_clusters(links, signed, shards, result, settings)
     sizes = [(len(shard), shard.total_characters()) for shard in
              (SignedShard(path.parent, settings) for path in _files(folder, "signed", "rows"))]
     publish(result / "dropped", folder / "dropped")

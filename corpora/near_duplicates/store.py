@@ -160,7 +160,7 @@ def split_number(document: int) -> tuple[int, int]:
 
 
 def keep_first(num_characters: int, name: str) -> tuple[int, bytes]:
-    """The rule of precedence: of a cluster the least of these is kept: the longest text, of equal ones the least id."""
+    """The rule of precedence where nothing else decides: the least goes first: the longest text, then the least id."""
     return -num_characters, name.encode("utf-8", "surrogatepass")
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from configs import stall
 from configs.settings.common import Sampling
 from derivatives.evaluation.formats import (
     FEW_SHOT,
@@ -70,6 +71,7 @@ def ask(
     judged: dict[tuple[int, int], tuple[str, Future[Verdict]]] = {}
 
     def submit(index: int, sample: int, completion: Completion) -> None:
+        stall.alive()  # one model's answers may take longer than a stage without progress
         text = own_answer(completion.text) if form == FEW_SHOT else completion.text
         if asking.faults is not None and (completion.fed or completion.fault):
             own = own_verdict(completion) or incorrect("")

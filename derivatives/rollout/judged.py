@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from configs import stall
 from configs.settings.common import Sampling
 from derivatives.rollout.engine import Completion
 from derivatives.rollout.tools import FAULT, FORGED, OUT_OF_TURNS
@@ -142,6 +143,7 @@ def roll_out(
     futures: dict[tuple[int, int], list[Future[Verdict]]] = {}
 
     def submit(index: int, sample: int, completion: Completion) -> None:
+        stall.alive()  # a step of long completions may take longer than one without progress
         task, own = batch.tasks[index], own_verdict(completion)
         if faults is not None and (completion.fed or completion.fault):
             too_many = faults.note(own or incorrect(""), f"the program of a completion of task {task.id!r}")

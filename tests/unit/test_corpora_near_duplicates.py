@@ -63,17 +63,49 @@ def search(folder: Path, documents: Mapping[str, str], settings: NearDuplicateSe
     return report, {drop["id"]: drop["duplicate_of"] for drop in drops}
 
 
-def test_with_a_threshold_nothing_is_dropped_for_a_document_that_it_is_unlike(tmp_path: Path) -> None:
-    # Neighbours share 900 of 1,100 words, the first and the third 800 of 1,200: a chain, of which the longest is kept.
-    words = [f"word{i:04d}" for i in range(1300)]
-    chain = {name: " ".join([*words[first:first + 1000], *extra]) for name, first, extra in (
-        ("first", 0, ["longest"] * 3), ("second", 100, ["longer"]), ("third", 200, []))}
-    _, all_linked = search(tmp_path / "linked", chain)
-    assert all_linked == {"second": "first", "third": "first"}
-    report, drops = search(tmp_path / "exact", chain, NearDuplicateSettings(threshold=0.7))
-    assert drops == {"second": "first"} and (report["clusters"], report["dropped"]) == (1, 1)
-    again, _ = search(tmp_path / "again", dict(reversed(chain.items())), NearDuplicateSettings(threshold=0.7), 2)
-    assert again["digest"] == report["digest"]
+def chain(num_links: int) -> dict[str, str]:
+    """Documents of 1,000 words, each 100 words further on in one row of words: of the 1,996 shingles of neighbours 896
+    are common ones (0.81), of those two apart 796 (0.67), three apart 696 (0.54); the first is the longest."""
+    words = [f"word{i:04d}" for i in range(900 + 100 * num_links)]
+    return {f"link-{i}": " ".join([*words[100 * i:100 * i + 1000], *["more"] * (num_links - i)])
+            for i in range(num_links)}
+
+
+@pytest.mark.parametrize("threshold", [None, 0.75])
+def test_nothing_is_dropped_for_a_document_that_only_a_chain_leads_to(tmp_path: Path, threshold: float | None) -> None:
+    documents = chain(7)
+    sets = {name: set(word_ngrams(canonical(text), 5)) for name, text in documents.items()}
+    settings = NearDuplicateSettings(threshold=threshold)
+    report, drops = search(tmp_path / "a", documents, settings)
+    # One of three links at least is kept, and for the others a neighbour or one two apart: ends of no chain.
+    assert 7 / 3 <= 7 - len(drops) < 7 and report["clusters"] == len(set(drops.values()))
+    for dropped, kept in drops.items():
+        common, every = sets[dropped] & sets[kept], sets[dropped] | sets[kept]
+        assert kept not in drops and len(common) / len(every) > (0.6 if threshold is None else threshold)
+    again, same = search(tmp_path / "again", dict(reversed(documents.items())), settings, 2)
+    assert (again["digest"], same) == (report["digest"], drops)
+
+
+def test_what_is_kept_shares_no_band_with_another_that_is_kept(tmp_path: Path) -> None:
+    documents = {f"{name}-{i}": " ".join([text, *story(i, 20)]) for i in range(6) for name, text in chain(5).items()}
+    _, drops = search(tmp_path / "a", documents)
+    hasher = MinHasher(NearDuplicateSettings())
+    keys = hasher.band_keys(hasher.signatures(hash_shingles(list(documents.values()), 5))).tolist()
+    bands = {name: set(own) for name, own in zip(documents, keys, strict=True)}
+    kept = [bands[name] for name in documents if name not in drops]
+    assert len(set.union(*kept)) == sum(map(len, kept)) and len(drops) > 12
+    for dropped, of in drops.items():
+        # It goes for the one that it shares the most bands with.
+        assert len(bands[dropped] & bands[of]) == max(len(bands[dropped] & one) for one in kept) > 0
+
+
+def test_of_a_family_the_one_is_kept_that_the_others_are_like(tmp_path: Path) -> None:
+    # Three copies of a story, each with another twentieth of it changed: nine tenths like it, four fifths one another.
+    words = story(3, 400)
+    family = {f"longer-{i}": " ".join([*words[:100 * i], *[f"changed{i}{j}" for j in range(25)], *words[100 * i + 20:]])
+              for i in range(1, 4)}
+    _, drops = search(tmp_path / "a", {**family, "middle": " ".join(words)})
+    assert drops == dict.fromkeys(family, "middle")
 
 
 # --- shingles and signatures --------------------------------------------------------------------------------------

@@ -123,6 +123,14 @@ def renamed(text: str) -> str:
     return ast.unparse(Rename(bound - set(dir(builtins))).visit(tree))
 
 
+@pytest.mark.parametrize("large", [" + ".join(["items"] * 1500), "items" + ".a" * 1500, "0x" + "f" * 4000])
+def test_a_function_of_the_same_shape_that_is_too_deep_to_be_compared_is_another_one(large: str) -> None:
+    reference = "def f(x):\n    return [a * a + b for a, b in zip(x, x[1:]) if a > b and a % 2]\n"
+    index = ProgramIndex([("bench", reference)])
+    assert index.num_programs == 1
+    assert index.find(file(f"def f(items):\n    return {large}\n")) is None
+
+
 @pytest.mark.parametrize("name", ["humaneval", "mbpp", "mbpp_sanitized"])
 def test_every_question_and_solution_of_a_code_benchmark_is_found_in_a_file(
     data_mirror: Path, name: str

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
 import derivatives.seedling
+from configs import stall
 from configs.settings.common import Sampling
 from configs.settings.reinforcement import RlStage, SampleStage
 from configs.settings.rollout import RolloutServer
@@ -124,6 +125,17 @@ def test_the_ways_to_end_are_verdicts_and_a_fault_of_the_sandbox_is_none() -> No
     assert [one.asked for one in group] == [True, False, False, False, False]
     assert [one.truncated for one in group] == [False, False, False, True, False]
     assert all(len(one.more) == 1 for one in group)
+
+
+def test_a_completion_is_progress_so_that_a_long_step_does_not_count_as_stalled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(stall, "alive", lambda: calls.append(1))
+    batch = Batch([TASK], [[1]], ["k"], 2, ["exact"])
+    with VerifierPool(1) as pool:
+        roll_out(Drawn(RIGHT, RIGHT), pool, batch, Sampling(), 0)  # type: ignore[arg-type]
+    assert len(calls) == 2
 
 
 def test_a_sandbox_that_fails_too_often_stops_the_stage() -> None:

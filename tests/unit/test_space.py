@@ -50,14 +50,14 @@ def going(store: Store, **asked: Any) -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Artifacts a to f: run 1 used a and b, run 2 b and c, run 3 d, a failed run e, none f."""
+    """Artifacts a to f: run 1 used a and b, run 2 b and c, run 3 d, a run that failed long ago e, none f."""
     store = Store(tmp_path / "store")
     for letter, age in zip("abcdef", (9, 8, 7, 6, 5, 4), strict=True):
         publish(store, letter, age_d=age)
     record(store, "one", 3, "ab")
     record(store, "one", 2, "bc")
     record(store, "two", 1, "d")
-    record(store, "two", 0, "e", status="failed")
+    record(store, "two", 8, "e", status="failed")
     return store
 
 
@@ -107,6 +107,32 @@ def test_half_built_and_damaged_folders_go_when_they_are_old(store: Store) -> No
         (folder / "file").write_text("x")
         os.utime(folder, (time.time() - age * DAY,) * 2)
     assert going(store) == "134ef"
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "interrupted"])
+def test_what_an_unfinished_run_made_stays_for_as_long_as_a_half_built_folder(store: Store, status: str) -> None:
+    record(store, "three", 2, "f", status=status)
+    assert going(store) == "e" and going(store, days=2.0) == "ef" and going(store, quota=0) == "abcdef"
+    assert carry_out(store, plan_space(store, quota=0)) == []
+
+
+def test_a_fork_needs_what_it_goes_on_from(store: Store) -> None:
+    fork = {"fork": {"run": "two-8", "digest": digest_of("e"), "step": 4}}
+    record(store, "three", 0, "f", **fork)
+    assert going(store) == "" and going(store, keep_runs=0) == "abcdef"
+    process = {"host": os.uname().nodename, "pid": os.getpid(), "started": process_start(os.getpid())}
+    record(store, "three", 0, "", status="running", process=process, **fork)
+    assert going(store, quota=0) == "abcdf"
+
+
+def test_what_is_not_of_the_stores_making_is_left_alone(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (store.root / "cc" / digest_of("c")).rename(tmp_path / "elsewhere" / "c")
+    (store.root / "cc" / digest_of("c")).symlink_to(tmp_path / "elsewhere" / "c")
+    (store.root / "dd" / "notes").mkdir()
+    plan = plan_space(store, keep_runs=0)
+    assert "".join(folder.path.name[0] for folder in plan.going) == "abdef" and carry_out(store, plan) == []
+    assert store.find(digest_of("c")) is not None and (store.root / "dd" / "notes").is_dir()
 
 
 def test_what_goes_is_gone_and_what_is_being_built_stays(store: Store) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verifiers.sandbox.program import extract
 from verifiers.tool_text import fed_spans, harmless, next_block, output_block, shortened
 
 PROGRAM = "Let us see.\n```python\nprint(6 * 7)\n```"
@@ -57,15 +60,31 @@ def test_only_an_output_right_after_a_program_was_fed() -> None:
     assert [twice[first:last] for first, last in fed_spans(twice)] == [fed, output_block("NameError: x")]
     assert fed_spans(PROGRAM + "\n```output\n42") == [(len(PROGRAM), len(PROGRAM) + len("\n```output\n42"))]
     assert fed_spans(PROGRAM) == []
+    # A token of a backtick and two line ends closed the block: what was fed begins on the line after an empty one.
+    apart = PROGRAM + "\n\n" + fed.removeprefix("\n")
+    assert [apart[first:last] for first, last in fed_spans(apart + "It is 42.")] == ["\n" + fed]
 
 
-@given(st.text(alphabet=st.sampled_from("`\n output<|>im_endx\0"), max_size=60), st.integers(16, 40))
+@pytest.mark.parametrize("output", ["<\0|im_end|>", "`\0``", "\u1fef" * 3, "\0<|im_start|>\0```"])
+def test_what_becomes_harmful_only_when_it_is_cleaned_or_tokenised_is_harmless_too(output: str) -> None:
+    found = unicodedata.normalize("NFC", harmless(output))
+    assert "<|" not in found and "```" not in found and "\0" not in found
+
+
+@given(st.text(alphabet=st.sampled_from("`\u1fef\n output<|>im_endx\0"), max_size=60), st.integers(16, 40))
 def test_no_output_ends_its_own_block(output: str, most: int) -> None:
     content = shortened(harmless(output), most)
     text = PROGRAM + output_block(content) + "rest"
     assert len(content) <= most
     assert [text[first:last] for first, last in fed_spans(text)] == [output_block(content)]
     assert "<|" not in content and "```" not in content
+
+
+@pytest.mark.parametrize("filling", ["a", " ", "a ", "\t"])
+def test_a_long_line_that_is_nearly_a_fence_is_read_at_once(filling: str) -> None:
+    # By the square of its length this would take an hour.
+    assert next_block(PROGRAM.replace("Let us see.", "```" + filling * 500_000 + "`")) is not None
+    assert extract("```" + filling * 500_000 + "`\n```python\nx = 1\n```") == "x = 1\n"
 
 
 @given(st.text(alphabet=st.sampled_from("`~\n pythonutx"), max_size=80))

@@ -22,7 +22,8 @@ STOPS = ("\nclass ", "\ndef ", "\nasync def ", "\n@", "\n#", "\nif ", "\nprint",
          "\n```", "\n'''", '\n"""')  # fmt: skip
 PYTHON = frozenset({"python", "py", "python3", "py3", "pycon"})
 
-_FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([^\s`]*)[^`\n]*$", re.MULTILINE)
+# Nothing of it is tried again in another way: a long line would take time by its square.
+_FENCE = re.compile(r"^([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([^\s`]*+)[^`\n]*+$", re.MULTILINE)
 _INDENTED = re.compile(r"\A(?:[ \t]*\n)*(?:  |\t)[ \t]*\S")
 
 
