@@ -54,7 +54,7 @@ def run(stage_file: StageFile, out: Path) -> None:
                 trainer, lambda: stream.documents_between(trainer.step * stage.batch_tokens,
                                                           (trainer.step + 1) * stage.batch_tokens),
                 lambda number: document_row(corpora, number), source_of))
-        total = math.ceil(stage.num_tokens / stage.batch_tokens)
+        total = num_steps(stage, stream)
         with measured(trainer) as in_loop:
             for step in trainer.steps(total):
                 first, last = (step - 1) * stage.batch_tokens, min(step * stage.batch_tokens, stage.num_tokens)
@@ -78,11 +78,29 @@ class Stream:
             self._bounds = np.unique(np.concatenate([*bounds, starts[-1:]]))
         self._stream = TokenStream(np.add.reduceat(lengths, self._bounds[:-1]), seed)
         self.epoch_tokens = self._stream.epoch_tokens
+        self.longest = int(self._stream.lengths.max())
+        """Tokens of the longest sequence, or document."""
 
     def documents_between(self, first: int, last: int) -> list[int]:
         """Documents of those sequences, or those documents, that begin at tokens `first` to `last` (left out)."""
         found = self._stream.documents_between(first, last)
         return [number for one in found for number in range(int(self._bounds[one]), int(self._bounds[one + 1]))]
+
+
+def num_steps(stage: PretrainStage, stream: Stream) -> int:
+    """Steps until `num_tokens`; none for a rest in which no document begins, which would train on nothing.
+
+    Raises:
+        UserError: A document or sequence is longer than a step, so that steps inside it would train on nothing.
+    """
+    if stream.longest > stage.batch_tokens:
+        raise UserError(
+            f"stage.batch_tokens: {stage.batch_tokens} is less than the longest document or packed sequence "
+            f"({stream.longest} tokens), which one step takes whole; raise it, or lower the corpus's sequence_length"
+        )
+    total = math.ceil(stage.num_tokens / stage.batch_tokens)
+    rest = stream.documents_between((total - 1) * stage.batch_tokens, stage.num_tokens)
+    return total if rest or total == 1 else total - 1
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ def rows(store: Store) -> list[dict[str, str]]:
             continue
         try:
             judged = results(record)
-        except (KeyError, TypeError, ValueError):  # of another version; the run's own report still shows it
+            models = list((judged or {}).get("models", {}).items())
+            once = (models[-1][1].get("pass@1") or {}) if models else {}
+            if judged is not None and isinstance(once.get("value"), (int, float)):
+                found.append((float(once["value"]), _row(record, judged, models)))
+        except (AttributeError, KeyError, TypeError, ValueError):  # of another version; its own report still shows it
             continue
-        models = list((judged or {}).get("models", {}).items())
-        once = (models[-1][1].get("pass@1") or {}) if models else {}
-        if judged is not None and isinstance(once.get("value"), (int, float)):
-            found.append((float(once["value"]), _row(record, judged, models)))
     return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
 
 

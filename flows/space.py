@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from configs.errors import UserError
 from configs.stage import write_json_atomic
 from flows import runs
 from flows.lease import Lease
@@ -131,12 +132,18 @@ def carry_out(store: Store, plan: SpacePlan, told: Callable[[Folder], None] = la
 
 
 def pins(store: Store) -> dict[str, str]:
-    """Run id or digest -> why it is pinned."""
+    """Run id or digest -> why it is pinned. Raises UserError where the file cannot be read: nothing may go then."""
+    path = store.root / PINS
     try:
-        value = json.loads((store.root / PINS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {}
-    return {str(name): str(why) for name, why in value.items()} if isinstance(value, dict) else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"--store: {path} cannot be read ({error}); mend it, or remove it with all of its pins") \
+            from error  # fmt: skip
+    if not isinstance(value, dict):
+        raise UserError(f"--store: {path} holds no pins by name; mend it, or remove it with all of its pins")
+    return {str(name): str(why) for name, why in value.items()}
 
 
 def pin(store: Store, name: str, why: str | None) -> None:

@@ -28,9 +28,9 @@ ELLIPSIS = "..."
 
 _FENCE = re.compile(r"([ \t]*+)(`{3,}+)[ \t]*+([^\s`]*+)([^`]*+)$")
 """Nothing of it is tried again in another way: a long line would take time by its square."""
-_OUTPUT_OPENING = re.compile(r"\s*\n```output[ \t]*\n")
+_OUTPUT_OPENING = re.compile(r"\s*\n```output[ \t\r]*\n")
 """After empty lines too: a tokenizer may have a token of a backtick and two line ends, and a model closes with it."""
-_OUTPUT_END = re.compile(r"^```[ \t]*(?:\n|\Z)", re.MULTILINE)
+_OUTPUT_END = re.compile(r"^```[ \t\r]*(?:\n|\Z)", re.MULTILINE)
 
 
 @dataclass(frozen=True)

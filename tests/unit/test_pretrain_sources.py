@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
+from configs.settings.training import PretrainStage
 from configs.stage import StageInput, read_progress
 from derivatives import pretrain
 from tests.training_fixtures import stage_file, write_checkpoint
@@ -107,3 +108,24 @@ def test_packed_corpora_are_taken_by_whole_sequences(tmp_path: Path) -> None:
     np.save(tmp_path / "a" / "sequences.npy", np.array([0, 2, 7]))
     with pytest.raises(UserError, match="sequences.npy does not fit"):
         pretrain.read_corpus(tmp_path / "a")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_rest_in_which_nothing_begins_is_no_step(tmp_path: Path, packed: bool) -> None:
+    write_corpus(tmp_path / "data", 60)
+    if packed:
+        np.save(tmp_path / "data" / "sequences.npy", np.arange(0, 61, 2))
+    corpus = pretrain.read_corpus(tmp_path / "data")
+    stream = pretrain.Stream([corpus], corpus.lengths, seed=3)
+    length = 2 * LENGTH if packed else LENGTH
+    assert stream.longest == length
+
+    def steps(num_tokens: int, batch_tokens: int) -> int:
+        stage = PretrainStage(id="p", data=("c",), learning_rate=1e-3, num_tokens=num_tokens, batch_tokens=batch_tokens)
+        return pretrain.num_steps(stage, stream)
+
+    # Two steps of 150 end inside what begins at 280; the next begins at 320 (or 300, where they are not packed).
+    assert (steps(300, 150), steps(305, 150)) == (2, 2 if packed else 3)
+    assert steps(321, 150) == 3 and steps(5, 150) == 1
+    with pytest.raises(UserError, match=rf"stage.batch_tokens: {length - 1} is less than .* \({length} tokens\)"):
+        steps(300, length - 1)

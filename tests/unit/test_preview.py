@@ -66,3 +66,8 @@ def test_the_best_run_stands_first_and_only_completed_ones_stand(tmp_path: Path)
     }  # fmt: skip
     assert json.dumps(found)
     assert leaderboard.rows(Store(tmp_path / "nothing")) == []
+    # Results of another version end no run that wants to show its standing.
+    figures = {"pass@1": {"value": 0.5, "low": 0.4, "high": "?"}}
+    for models in ({"base": 3}, [1], {"base": {"pass@1": 3}}, {"base": figures}, "base"):
+        write_json_atomic(store.root / "ev" / "two" / "results.json", {"models": models})
+        assert [row["run"] for row in leaderboard.rows(store)] == ["one"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from configs.errors import UserError
 from configs.stage import write_json_atomic
 from flows.cli import main
 from flows.runs import process_start
@@ -133,6 +134,16 @@ def test_what_is_not_of_the_stores_making_is_left_alone(store: Store, tmp_path: 
     plan = plan_space(store, keep_runs=0)
     assert "".join(folder.path.name[0] for folder in plan.going) == "abdef" and carry_out(store, plan) == []
     assert store.find(digest_of("c")) is not None and (store.root / "dd" / "notes").is_dir()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\"all\""])
+def test_pins_that_cannot_be_read_stop_everything(store: Store, content: str) -> None:
+    plan = plan_space(store, keep_runs=0)
+    (store.root / "pins.json").write_text(content)
+    for act in (lambda: plan_space(store), lambda: pin(store, "f", "why"), lambda: carry_out(store, plan)):
+        with pytest.raises(UserError, match="pins.json"):
+            act()
+    assert all(store.find(digest_of(letter)) for letter in "abcdef")
 
 
 def test_what_goes_is_gone_and_what_is_being_built_stays(store: Store) -> None:

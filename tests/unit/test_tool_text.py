@@ -63,6 +63,8 @@ def test_only_an_output_right_after_a_program_was_fed() -> None:
     # A token of a backtick and two line ends closed the block: what was fed begins on the line after an empty one.
     apart = PROGRAM + "\n\n" + fed.removeprefix("\n")
     assert [apart[first:last] for first, last in fed_spans(apart + "It is 42.")] == ["\n" + fed]
+    crlf = (PROGRAM + fed).replace("\n", "\r\n")
+    assert [crlf[first:last] for first, last in fed_spans(crlf + "It is 42.")] == [fed.replace("\n", "\r\n")]
 
 
 @pytest.mark.parametrize("output", ["<\0|im_end|>", "`\0``", "\u1fef" * 3, "\0<|im_start|>\0```"])
