@@ -160,8 +160,8 @@ class CorpusStage(StageBase):
     deduplicate: bool = Field(default=True, description="Drop exact duplicates (by normalised text), first one wins.")
     near_duplicates: NearDuplicates | None = Field(
         default=None,
-        description="Drop near-duplicates over all sources; of a cluster the longest text is kept, whichever source "
-        "it is of. true takes the defaults; empty or false does not look for them.",
+        description="Drop near-duplicates over all sources; of two the longer text is kept, of more the one that most "
+        "resemble, whichever source it is of. true takes the defaults; empty or false does not look for them.",
     )
     duplicate_repositories: float | None = Field(
         default=None,
