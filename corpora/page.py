@@ -2,9 +2,10 @@
 
     python -m corpora.page OUT/      draws the page of a finished corpus stage again
 
-It shows what `data/report.json` holds (the funnel of every source with each reason, duplicates, contamination,
-licences, redactions, lengths, languages), samples of what was dropped and kept, and `timings.json`. Documents are data:
-their text is escaped, and control and direction characters are written out.
+It shows what `data/report.json` holds (the funnel of every source with each reason, packing and the truncation ledger,
+copied repositories, duplicates, contamination, licences, redactions, lengths, languages), samples of what was dropped
+and kept, and `timings.json`. Documents are data: their text is escaped, and control and direction characters are
+written out.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CLUSTERS_SHOWN = 10
 MEMBERS_SHOWN = 8
 BARS_SHOWN = 15
 TEXT_SHOWN = 2000
-_BAR_WIDTH, _LABEL_WIDTH, _ROW = 320, 190, 20
+_BAR_WIDTH, _LABEL_WIDTH, _ROW = 320, 220, 20
 
 
 def write_page(out: Path) -> None:
@@ -44,6 +45,7 @@ def write_page(out: Path) -> None:
     environment.filters.update(text=visible, number=number, percent=percent, size=size)
     page = environment.from_string(TEMPLATE).render(
         style=Markup(STYLE), report=report, sources=_sources(report), totals=_totals(report),
+        truncated=_truncated(report), repositories=_repositories(data),
         left_out={name: one["left_out_tokens"] for name, one in report.get("truncation", {}).items()},
         stage=_read(out / "stage.json"), timings=_read(out / "timings.json"),
         samples=_dropped_samples(data), kept=_kept_samples(data), clusters=_clusters(data),
@@ -64,6 +66,12 @@ def _totals(report: Mapping[str, Any]) -> dict[str, int]:
             "dropped": sum(sum(one["dropped"].values()) for one in every),
             "read_bytes": sum(one["funnel"][0]["bytes"] for one in every),
             "clean_bytes": sum(one["clean_bytes"] for one in every)}
+
+
+def _truncated(report: Mapping[str, Any]) -> list[tuple[str, dict[str, int]]]:
+    """The ledger of those sources of which anything was split, cut off or left out, in the recipe's order."""
+    ledger = report.get("truncation", {})
+    return [(name, ledger[name]) for name in report["source_names"] if any(ledger.get(name, {}).values())]
 
 
 def bars(counts: Mapping[str, int], unit: str = "") -> Markup:
@@ -143,6 +151,13 @@ def _kept_samples(data: Path) -> dict[str, list[dict[str, Any]]]:
         if len(found[line["source"]]) < KEPT_SHOWN:
             found[line["source"]].append(line)
     return dict(found)
+
+
+def _repositories(data: Path) -> list[dict[str, Any]]:
+    """The kept repositories with the most copies, each with its first ones."""
+    found = [{**line, "size": len(line["copies"]), "copies": line["copies"][:MEMBERS_SHOWN]}
+             for line in _lines(data / "repositories.jsonl")]
+    return sorted(found, key=lambda one: (-one["size"], one["repository"]))[:CLUSTERS_SHOWN]
 
 
 def _clusters(data: Path) -> list[dict[str, Any]]:

@@ -121,6 +121,58 @@ TEMPLATE = """<!doctype html>
 {% if reasons %}<h3>All reasons, documents</h3>{{ reasons }}{% endif %}
 </section>
 
+{% if report.get("packing") or truncated %}
+<section>
+<h2>Packing and truncation</h2>
+{% if report.get("packing") %}
+{% set plain = report.packing.concatenated_and_cut %}
+<div class="wide"><table>
+<tr><th>way</th><th>sequences of {{ report.packing.sequence_length | number }}</th><th>padding</th><th>share</th>
+<th>records cut</th></tr>
+<tr><td>packed (this product)</td><td>{{ report.packing.sequences | number }}</td>
+<td>{{ report.packing.padding | number }}</td><td>{{ report.packing.padding_share | percent }}</td>
+<td>{{ report.packing.cut | number }}</td></tr>
+<tr><td>the same records one after the other</td><td>{{ plain.sequences | number }}</td>
+<td>{{ plain.padding | number }}</td>
+<td>{{ (plain.padding / ([plain.sequences * report.packing.sequence_length, 1] | max)) | percent }}</td>
+<td>{{ plain.cut | number }}</td></tr>
+</table></div>
+{% endif %}
+{% if truncated %}
+<h3>Truncation ledger</h3>
+<div class="wide"><table>
+<tr><th>source</th><th>documents split</th><th>into pieces</th><th>tokens of these</th><th>tokens cut off</th>
+<th>tokens left out</th></tr>
+{% for name, one in truncated %}<tr><td class="free">{{ name | text }}</td><td>{{ one.split | number }}</td>
+<td>{{ one.pieces | number }}</td><td>{{ one.split_tokens | number }}</td><td>{% if one.cut_off_tokens %}
+<span class="bad">{{ one.cut_off_tokens | number }}</span>{% else %}0{% endif %}</td>
+<td>{{ one.left_out_tokens | number }}</td></tr>{% endfor %}
+</table></div>
+<p class="quiet">A document that is too long for one record goes on in further pieces; left out is what found no room.
+</p>
+{% endif %}
+</section>
+{% endif %}
+
+{% if report.get("duplicate_repositories") %}
+<section>
+<h2>Copied repositories</h2>
+<p>{{ report.duplicate_repositories.dropped | number }} were dropped as copies of
+{{ report.duplicate_repositories.kept | number }} others, that hold at least
+{{ report.duplicate_repositories.threshold | percent }} of their bytes. All are in <code>data/repositories.jsonl</code>.
+</p>
+{% if repositories %}
+<div class="wide"><table>
+<tr><th>kept</th><th>files</th><th>bytes</th><th>copies</th><th>each with the share that the kept one holds</th></tr>
+{% for one in repositories %}<tr><td class="free"><code>{{ one.repository | text }}</code></td>
+<td>{{ one.files | number }}</td><td>{{ one.bytes | size }}</td><td>{{ one.size | number }}</td><td class="free">
+{% for copy in one.copies %}<code>{{ copy.repository | text }}</code> {{ copy.bytes | size }}
+<b>{{ copy.share | percent }}</b>{{ ", " if not loop.last }} {% endfor %}</td></tr>{% endfor %}
+</table></div>
+{% endif %}
+</section>
+{% endif %}
+
 {% if report.near_duplicates %}
 <section>
 <h2>Near-duplicates</h2>

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from corpora.contamination.subsequence import common_subsequence
 from corpora.near_duplicates import NearDuplicateSettings, dropped_rows, plan, run
 from corpora.near_duplicates.shingles import hash_shingles
+from corpora.near_duplicates.signatures import MinHasher
 from corpora.near_duplicates.spill import RunWriter, groups, read_group, sorted_lines
 from corpora.ngrams import canonical, word_ngrams
 
@@ -84,3 +85,30 @@ def test_order_and_shards_do_not_count_and_every_cluster_keeps_one(texts: list[s
             results.append(report)
         draw.shuffle(documents)
     assert results[0] == results[1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 12)), min_size=1, max_size=14, unique=True))
+def test_every_drop_shares_a_band_with_what_is_kept_for_it_and_no_two_kept_ones_share_any(
+    spans: list[tuple[int, int]]
+) -> None:
+    # Windows of one row of words: every degree of likeness, in chains and families.
+    words = [f"word{i}" for i in range(300)]
+    documents = {f"{i}": " ".join(words[10 * begin:10 * (begin + size) + 5]) for i, (begin, size) in enumerate(spans)}
+    how = NearDuplicateSettings(num_bands=6, num_rows=2)
+    hasher = MinHasher(how)
+    keys = hasher.band_keys(hasher.signatures(hash_shingles(list(documents.values()), how.num_words))).tolist()
+    bands = {name: set(own) for name, own in zip(documents, keys, strict=True)}
+    with TemporaryDirectory() as folder:
+        shard = Path(folder) / "rows.jsonl"
+        shard.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in documents.items()))
+        plan([str(shard)], Path(folder) / "out", how)
+        report = run(Path(folder) / "out")
+        drops = {drop["id"]: drop["duplicate_of"] for _, drop in dropped_rows(Path(folder) / "out", 0)}
+        clusters = [json.loads(line) for line in (Path(folder) / "out" / "clusters.jsonl").read_text().splitlines()]
+    kept = [bands[name] for name in documents if name not in drops]
+    assert len(set.union(*kept)) == sum(map(len, kept))
+    assert all(bands[dropped] & bands[of] and of not in drops for dropped, of in drops.items())
+    assert {(one["kept"], one["size"]) for one in clusters} == {
+        (of, 1 + list(drops.values()).count(of)) for of in drops.values()}
+    assert report["dropped"] == len(drops) and all(one["members"][0]["id"] == one["kept"] for one in clusters)
