@@ -260,3 +260,28 @@ def test_the_gpu_script_runs_at_toy_size_and_both_sides_begin_at_one_loss(tmp_pa
     assert max(unchanged) - min(unchanged) < 0.01
     assert lines[4]["first_loss"] == pytest.approx(lines[0]["first_loss"], abs=0.01)
     assert "times the peer's best" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+def test_the_bandwidth_bound_of_a_batch_is_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tests/benchmarks")
+    from gpu_rl_load import bound_tokens_per_s
+    from gpu_sft_row import Shape
+
+    # Heads of 4: a token's keys and values of 3 layers and 2 heads are 2 * 3 * 2 * 4 numbers, 96 bytes.
+    shape = Shape(16, 3, 4, 2, 32, 100, True)
+    # Two steps of weights and of 2 rows of logits; the first rows read 5 and 7 tokens, then 6 and 8.
+    moved = 2 * (1000 + 2 * 100 * 2) + 96 * (5 + 7 + 6 + 8)
+    assert bound_tokens_per_s(shape, 1000, [5, 7], 2, bandwidth=1e6) == pytest.approx(4 / (moved / 1e6))
+
+
+@pytest.mark.slow
+def test_the_gpu_script_of_rl_runs_at_toy_size(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tests/benchmarks/gpu_rl.py"), "--dry", "--out", str(tmp_path)]
+    rows = ["decode-0.5B", "grpo-0.5B", "peer-0.5B"]
+    subprocess.run([*command, "--rows", ",".join(rows), "--deadline-s", "280"], check=True, timeout=290)
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["row"] for line in lines] == ["decode-0.5B"] * 2 + ["grpo-0.5B"] * 3 + ["peer-0.5B"] * 2
+    assert all(line["tokens_per_s"] > 0 for line in lines), lines
+    for line in lines[2:5]:
+        assert line["new_tokens"] == 64 and line["mismatch"] < 0.01 and line["leak"] == 0.0
+    assert "0.5B GRPO: " in (tmp_path / "table.md").read_text(encoding="utf-8")
