@@ -109,7 +109,8 @@ def drop_unusable(batch: list[Document], output: str, dropped: DropLog) -> list[
             dropped.add(document, "empty")
         elif output == "problems" and not document.answer.strip():
             dropped.add(document, "no_answer")
-        elif _has_lone_surrogate(document.full_text()) or _has_lone_surrogate(document.answer):
+        elif any(map(_has_lone_surrogate, (document.full_text(), document.answer, document.path, document.repository,
+                                           document.licence, document.language))):
             dropped.add(document, "lone_surrogate")
         else:
             kept.append(document)

@@ -66,9 +66,9 @@ def programs_of(document: Document) -> Iterator[str]:
     if "def " not in text:
         return
     language = (document.language or language_of(document.path, "")) if document.text else ""
-    if language not in ("", "python", "markdown", "text"):
+    if language not in ("", "markdown", "text", *PYTHON):
         return
-    if language == "python":
+    if language in PYTHON:
         yield text
         return
     blocks = fenced_blocks(text)
@@ -82,7 +82,7 @@ def functions(text: str) -> list[Function]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            tree = ast.parse(text)
+            tree = ast.parse(text.removeprefix("\ufeff"))  # a file's first mark, which its interpreter passes over
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             return []
     found: list[Function] = []

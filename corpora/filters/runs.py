@@ -127,7 +127,7 @@ def check(statistics: TextStatistics, settings: Settings) -> str | None:
 def program_of(document: Document, language: str) -> tuple[str, str]:
     """The program of a document, and an empty reason; or nothing and the reason why it has none."""
     if document.text and language == "python":
-        return document.text, ""
+        return document.text.removeprefix("\ufeff"), ""  # a file's first mark, which its interpreter passes over
     if document.text and language not in _MAY_HOLD_BLOCKS:
         return "", "not_python"
     text = document.text or document.completion or "\n".join(

@@ -154,6 +154,15 @@ def test_half_of_a_surrogate_pair_is_kept_in_an_id_and_in_metadata(tmp_path: Pat
     assert problem["id"] == "c\ud800" and problem["metadata"] == {"e": "\ud800"}
 
 
+@pytest.mark.parametrize("column", ["path", "repository", "licence", "language"])
+def test_half_of_a_surrogate_pair_in_what_is_written_or_counted_drops_the_document(tmp_path: Path, column: str) -> None:
+    rows = [{"id": str(i), "text": f"text number {i}", "repository": "one"} | ({column: "a\ud800"} if i == 1 else {})
+            for i in range(3)]
+    source = {"name": jsonl(tmp_path, "mine.jsonl", rows), "level": "repository"}
+    data = build(tmp_path, {"output": "tokens", "sources": [source]})
+    assert json.loads((data / "report.json").read_text())["dropped"] == {"lone_surrogate": 1}
+
+
 def test_worked_examples_become_text_and_their_questions_are_recorded(tmp_path: Path) -> None:
     data = build(tmp_path, {"output": "tokens", "sources": [CHAIN_SUM]})
     tokens, offsets = np.fromfile(data / "tokens.bin", dtype="<u4"), np.load(data / "documents.npy")

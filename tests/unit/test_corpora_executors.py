@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import derivatives
 from configs.errors import RetryableError, UserError
 from configs.settings.machine import CorpusWorkers, Machine
 from corpora import artifact, exact
-from corpora.executors import MOST_DEATHS, Task, open_executor
+from corpora.executors import MOST_DEATHS, Task, open_executor, processes
 from corpora.executors.processes import Processes
 
 ROOT = Path(derivatives.__file__).parent.parent
@@ -116,6 +117,17 @@ def test_one_worker_or_one_task_needs_no_process(deadly: Any) -> None:
         assert list(alone.ordered([Task("", os.getpid, ())] * 3)) == [os.getpid()] * 3
         assert list(several.ordered([Task("", os.getpid, ())])) == [os.getpid()]
         assert os.getpid() not in list(several.ordered([Task("", os.getpid, ())] * 3))
+
+
+def test_an_interrupt_of_the_terminal_never_reaches_a_worker() -> None:
+    worker = processes._Worker()
+    try:
+        status = Path(f"/proc/{worker.process.pid}/status").read_text()
+        masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk", "SigIgn"))]
+        assert any(mask >> signal.SIGINT - 1 & 1 for mask in masks), "from its first moment on"
+    finally:
+        worker.end()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def file(text: str, path: str = "made.py") -> Document:
     SOLUTION,
     RENAMED,
     FILLER + RENAMED + FILLER,
+    "\ufeff" + RENAMED.replace("\n", "\r\n"),
     "class Tools:\n    @staticmethod\n" + "".join(f"    {line}\n" for line in RENAMED.splitlines()),
     "def outer():\n" + "".join(f"    {line}\n" for line in RENAMED.splitlines()) + "    return solve\n",
     RENAMED.replace("def solve(a, k=3):", "def solve(a: list, *rest, k=3):").replace("*rest, ", "") ,
@@ -82,8 +83,8 @@ def test_examples_conversations_and_pages_are_looked_at_by_their_blocks() -> Non
     row: dict[str, Any] = {"id": "1", "source": "s", "licence": "mit", "path": "rows.jsonl"}
     found = [Document(prompt="How?", completion=answer, **row), Document(prompt="How?", completion=RENAMED, **row),
              Document(messages=(asked, {"role": "assistant", "content": answer}), **row), file(answer, "page.md"),
-             Document(text=RENAMED, **row)]
-    assert [INDEX.find(document) for document in found] == [("bench", "longest_run")] * 5
+             Document(text=RENAMED, **row), Document(text=RENAMED, language="python3", **row)]
+    assert [INDEX.find(document) for document in found] == [("bench", "longest_run")] * 6
     assert list(programs_of(file("No code, though def is a word. def")))[:1] != [RENAMED]
 
 

@@ -32,6 +32,7 @@ def reason(document: Document, **settings: Any) -> str | None:
 
 @pytest.mark.parametrize(("text", "expected"), [
     ("print('all is well')\n", None),
+    ("\ufeffprint('all is well')\n", None),
     ("import math\nassert math.gcd(12, 18) == 6\n", None),
     ("total = amount * 2\n", "fails:NameError"),
     ("def f(:\n", "fails:SyntaxError"),
