@@ -66,9 +66,8 @@ def _packed(lengths: np.ndarray, capacity: int) -> list[list[int]]:
             room, s = capacity, len(sequences)
             sequences.append([i])
         left = room - length
-        if left:
-            with_room[left].append(s)
-            is_open |= 1 << left
+        with_room[left].append(s)  # also a full one: an empty record fits there
+        is_open |= 1 << left
     return sequences
 
 
