@@ -94,6 +94,7 @@ def test_a_release_waits_for_a_yes_and_goes_as_it_is_answered(tmp_path: Path, re
     store = tmp_path / "store"
     server = Server(store)
     server.start()
+    flow: subprocess.Popen[str] | None = None
     try:
         assert server.ready() and server.url is not None
         environment = {**os.environ, "FAKE_STAGE": "", "FAKE_STAGE_STARTS": str(tmp_path / "starts"),
@@ -109,12 +110,22 @@ def test_a_release_waits_for_a_yes_and_goes_as_it_is_answered(tmp_path: Path, re
         assert until(paused, 90), flow.communicate()[0]
         assert starts(tmp_path)[-1] == "evaluate"
         keyset = found[0]["state"]["state_details"]["run_input_keyset"]
-        asked = ask(f"{server.url}/flow_runs/{found[0]['id']}/input/filter", {"prefix": keyset["description"]})
+        asked: list[dict[str, Any]] = []
+
+        def described() -> bool:  # Prefect stores what it asks after the run has paused
+            where = f"{server.url}/flow_runs/{found[0]['id']}/input/filter"
+            asked[:] = ask(where, {"prefix": keyset["description"]})
+            return bool(asked) and bool(ask(where, {"prefix": keyset["schema"]}))
+
+        assert until(described, 30)
         assert "| rl | 50.0% [40.0, 60.0] |" in json.loads(asked[0]["value"])
         answer = {"run_input": {"release": release, "note": "looked at the samples"}}
         assert ask(f"{server.url}/flow_runs/{found[0]['id']}/resume", answer)["status"] == "ACCEPT"
         said = flow.communicate(timeout=90)[0]
     finally:
+        if flow is not None:
+            flow.kill()
+            flow.communicate()
         server.close()
     assert said.startswith(ending)
     record = all_runs(Store(store))[-1]
