@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,12 +40,22 @@ def environment_comes_back() -> Iterator[None]:
 
 
 def ask(url: str, body: Any = None) -> Any:
-    """The JSON that the server answers with; a body makes it a POST."""
+    """The JSON that the server answers with; a body makes it a POST.
+
+    A server on SQLite answers 503 while another writer holds the database; like Prefect's own client, ask again.
+    """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=10) as answer:
-        return json.load(answer)
+    for attempt in range(20):
+        try:
+            with opener.open(request, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or attempt == 19:
+                raise
+            time.sleep(1)
+    raise AssertionError("unreachable")
 
 
 def test_a_served_page_asks_its_own_port_lists_every_preset_and_ends_without_leftovers(tmp_path: Path) -> None:
