@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: math coder reasoning smoke bench-verifiers bench-training bench-rl bench-corpora fuzz test test-all lint types clean help
+.PHONY: math coder reasoning smoke bench-verifiers scoreboard bench-training bench-rl bench-corpora cards fuzz interop test test-all test-ui lint types clean help
 
 help:
 	@echo "make math      seedling -> corpus -> pretrain -> sft -> rl -> evaluate -> release (under 10 minutes, 2 cores)"
@@ -16,11 +16,15 @@ help:
 	@echo "make smoke     make math in its smallest size (under 90 seconds)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  all tests that need no GPU"
+	@echo "make test-ui   a browser at the Prefect page: forms, boards, cancel, pause, approve (needs chromium); shots in build/ui"
 	@echo "make fuzz      the verifiers on a seed that was never tried, for FUZZ_SECONDS (120) seconds; FUZZ_SEED=N repeats one"
 	@echo "make bench-verifiers  accuracy, speed and safety of the verifiers beside their peers (about 11 minutes, 2 cores)"
+	@echo "make scoreboard       public graders and ours on the same answers; writes docs/scoreboard.md (over an hour, 2 cores)"
 	@echo "make bench-training   supervised fine-tuning beside TRL: speed, memory, losses (about 20 minutes, 2 cores)"
 	@echo "make bench-rl         reinforcement learning beside TRL, drawing beside generate() (about half an hour, 2 cores)"
 	@echo "make bench-corpora    the corpus line beside datatrove: speed, recall, digests, memory (about 15 minutes, 1 core)"
+	@echo "make cards            certify the built-in verifiers anew and write their cards (about 5 minutes, 2 cores)"
+	@echo "make interop   the exported verifiers in TRL, lm-eval and verl, each run for real (about 5 minutes, 2 cores)"
 	@echo "make lint      ruff; make types: mypy"
 
 math: $(RUN_STAMP)
@@ -41,6 +45,11 @@ test: $(DEV_STAMP)
 test-all: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
 
+# Needs a Chromium: CHROMIUM names it, else /usr/bin/chromium. One part: make test-ui UI="-k cancelled"
+test-ui: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,ui]"
+	$(BIN)/python -m pytest -n 0 -m ui tests/ui $(UI)
+
 fuzz: export FUZZ_SECONDS ?= 120
 fuzz: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m "not slow" tests/property/test_verifiers_fuzz.py
@@ -49,6 +58,10 @@ fuzz: $(DEV_STAMP)
 # make bench-verifiers BENCH="--quick"
 bench-verifiers: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/bench_verifiers.py --out build/bench-verifiers.json $(BENCH)
+
+# Each public grader is installed in an environment of its own. One part again: make scoreboard BENCH="--parts hacks"
+scoreboard: $(DEV_STAMP)
+	$(BIN)/python tests/benchmarks/scoreboard.py --out build/scoreboard.json --page docs/scoreboard.md $(BENCH)
 
 # Supervised fine-tuning beside TRL, which is installed in an environment of its own. On other cores:
 # make bench-training BENCH="--cores 2,3 --rows 7M"
@@ -63,6 +76,15 @@ bench-rl: $(DEV_STAMP)
 # tokenizer and the benchmarks. Memory at real sizes: make bench-corpora BENCH="--rows memory --megabytes 100 2000"
 bench-corpora: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/bench_corpora.py --out build/bench-corpora.json $(BENCH)
+
+# The cards of the built-in verifiers, which RL asks for. DERIVE_DATA names a mirror of the public data sets, on which
+# recall and false positives are measured; without, the cards say so. Some: make cards VERIFIERS="math code"
+cards: $(DEV_STAMP)
+	$(BIN)/python -m verifiers.certify.renew $(VERIFIERS)
+
+# Each tool is installed in an environment of its own. One of them: make interop BENCH="--only trl"
+interop: $(DEV_STAMP)
+	$(BIN)/python tests/benchmarks/interop.py --out build/interop.json $(BENCH)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

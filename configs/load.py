@@ -3,12 +3,13 @@
     recipe = load_recipe("math/tiny", ["rl.steps=8", "evaluate.tasks[0].count=50", "seed=3"])
 
 A preset is a YAML file of this folder (`math/tiny` is `math/tiny.yaml`) or a path ending in .yaml. It holds the
-fields of `configs.schema.Recipe`, and may have three more:
+fields of `configs.schema.Recipe`, and may have four more:
 
 - `extends: NAME`: start from that preset; a key given here replaces the parent's. What describes one preset only
   (name, title, description, status, expected) is never inherited.
+- `drop: [corpus, pretrain]`: stages of the parent that are left out; none that stays may read them.
 - `add: {sft: [{id: control, kind: sft, ...}]}`: stages put in after the parent's stage of that id.
-- `set: {rl.steps: 8}`: dotted overrides, applied after extends and add, in order.
+- `set: {rl.steps: 8}`: dotted overrides, applied after extends, drop and add, in order.
 
 Anywhere, `{same_as: evaluate.tasks}` stands for a copy of what lies at that path once all overrides are applied.
 
@@ -30,11 +31,12 @@ from pydantic import ValidationError
 
 from configs.errors import UserError, printable
 from configs.explain import explain
-from configs.names import check_names, unknown
+from configs.names import check_names, check_verifier, unknown
 from configs.overrides import apply_override, fill_same_as, parse_override
 from configs.schema import Recipe
 from configs.settings.machine import Machine
-from configs.strict_yaml import read_mapping
+from configs.settings.reinforcement import RlStage
+from configs.strict_yaml import parse_yaml, read_mapping
 
 FOLDER = Path(__file__).parent
 NOT_PRESETS = ("machines", "shared")
@@ -78,6 +80,28 @@ def check_recipe(raw: dict[str, Any]) -> Recipe:
         raise UserError(explain(error, raw, copies=copies)) from error
     check_names(recipe, copies)
     return recipe
+
+
+def verifier_overrides(recipe: Recipe, name: str) -> list[str]:
+    """Overrides that let a verifier reward every rl stage, and nothing else: what the release is judged by stays.
+
+    Raises:
+        UserError: There is no such verifier, no rl stage, or a stage uses it in another part already.
+    """
+    check_verifier("verifier", name)
+    stages = [stage for stage in recipe.stages if isinstance(stage, RlStage)]
+    if not stages:
+        raise UserError(f"verifier: {name!r} was chosen, but {recipe.name} has no rl stage that it could reward; "
+                        "allowed: the preset's; leave it out")
+    for stage in stages:
+        used = {"more_rewards": [reward.verifier for reward in stage.more_rewards],
+                "audit": [stage.audit.verifier] if stage.audit is not None else []}  # fmt: skip
+        for part, names in used.items():
+            if name in names:
+                raise UserError(f"verifier: {name!r} is used in {stage.id}.{part} already, which must be another one; "
+                                f"allowed: any other; choose one, or change {stage.id}.{part} among the overrides")
+    value = name if parse_yaml(name, "verifier") == name else json.dumps(name)  # a name such as `on` needs quotes
+    return [f"{stage.id}.verifier={value}" for stage in stages]
 
 
 def preset_names() -> list[str]:
@@ -157,7 +181,7 @@ def _read(path: Path, line: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"extends: {chain} goes in a circle; remove one of them")
     own = read_mapping(path)
     shown = printable(str(path), limit=300)
-    parent_name, added, changes = (own.pop(key, None) for key in ("extends", "add", "set"))
+    parent_name, dropped, added, changes = (own.pop(key, None) for key in ("extends", "drop", "add", "set"))
     raw: dict[str, Any] = {}
     if parent_name is not None:
         if not isinstance(parent_name, str):
@@ -166,6 +190,8 @@ def _read(path: Path, line: tuple[Path, ...]) -> dict[str, Any]:
         raw = {key: value for key, value in raw.items() if key not in NOT_INHERITED}
     raw |= own
     _describe(raw, path, parent_name)
+    if dropped is not None:
+        _drop_stages(raw, dropped, shown)
     if added is not None:
         _add_stages(raw, added, shown)
     if changes is not None and not isinstance(changes, dict):
@@ -173,6 +199,18 @@ def _read(path: Path, line: tuple[Path, ...]) -> dict[str, Any]:
     for dotted, value in (changes or {}).items():
         apply_override(raw, dotted, value)
     return raw
+
+
+def _drop_stages(raw: dict[str, Any], dropped: Any, shown: str) -> None:
+    """Leave these stages out."""
+    if not isinstance(dropped, list):
+        raise UserError(f"{shown}: drop: {str(dropped)[:60]!r} is not a list; write `drop: [corpus, pretrain]`")
+    for name in dropped:
+        present = raw["stages"] if isinstance(raw.get("stages"), list) else []
+        ids = [stage.get("id") if isinstance(stage, dict) else None for stage in present]
+        if name not in ids:
+            raise unknown(f"{shown}: drop", str(name), "stage", [str(one) for one in ids])
+        raw["stages"] = [stage for stage, own in zip(present, ids, strict=True) if own != name]
 
 
 def _add_stages(raw: dict[str, Any], added: Any, shown: str) -> None:

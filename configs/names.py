@@ -28,8 +28,8 @@ from configs.settings.training import Supervised
 
 VERIFIER_GROUP = "derivative_factory.verifiers"
 BUILT_IN_VERIFIERS = (
-    "choice", "code", "code_hidden", "exact", "format", "instructions", "instructions_loose", "math", "puzzles",
-    "think_math", "think_puzzles",
+    "choice", "code", "code_hidden", "exact", "format", "instructions", "instructions_loose", "json_schema", "math",
+    "puzzles", "table", "think_math", "think_puzzles",
 )  # fmt: skip
 BUILT_IN_SOURCES = ("python_stdlib", "python_packages", "sympy_examples")
 FILTERS = (
@@ -48,7 +48,14 @@ FUNCTIONS = "functions"
 """Function tasks, made by `verifiers.tasks.functions`."""
 FUNCTION_FAMILIES = ("lists", "mixed", "numbers", "texts")
 FUNCTION_SETTINGS = ("min_steps", "max_steps", "num_shown")
-GENERATED = (f"{PROCEDURAL}/", f"{FUNCTIONS}/")
+STRUCTURED = "structured"
+"""Tasks of structured output, made by `verifiers.tasks.structured`."""
+STRUCTURED_FAMILIES = ("orders", "tables")
+STRUCTURED_SETTINGS: dict[str, tuple[str, ...]] = {
+    "orders": ("min_items", "max_items"),
+    "tables": ("min_rows", "max_rows"),
+}
+GENERATED = (f"{PROCEDURAL}/", f"{FUNCTIONS}/", f"{STRUCTURED}/")
 """How the names of sets begin that are drawn from a generator: they need a count, and are split by the question."""
 HASHED_SPLITS = ("train", "heldout", "all")
 """Splits of sources that have none of their own: an item's hash says to which part it belongs."""
@@ -170,6 +177,8 @@ def check_names(recipe: Recipe, copies: tuple[str, ...] = ()) -> None:
         elif isinstance(stage, EvaluateStage):
             if stage.judge is not None:
                 check_verifier(f"{stage.id}.judge", stage.judge)
+            if stage.audit is not None:
+                check_verifier(f"{stage.id}.audit", stage.audit)
             for field in ("tasks", "few_shot_tasks", "heldout_text"):
                 for index, drawn in enumerate(getattr(stage, field)):
                     check_source(f"{stage.id}.{field}[{index}]", drawn)
@@ -228,7 +237,8 @@ def _check_style(path: str, source: TaskSource | CorpusSource) -> None:
 
 def _check_generated(path: str, source: TaskSource | CorpusSource) -> None:
     group, _, family = source.name.partition("/")
-    families = FUNCTION_FAMILIES if group == FUNCTIONS else procedural_families()
+    ours = {FUNCTIONS: FUNCTION_FAMILIES, STRUCTURED: STRUCTURED_FAMILIES}
+    families = ours[group] if group in ours else procedural_families()
     if family not in families:
         if not families:
             raise UserError(f"{path}.name: {source.name!r} needs the package reasoning-gym, which is not installed; "
@@ -240,7 +250,8 @@ def _check_generated(path: str, source: TaskSource | CorpusSource) -> None:
     if source.count is None:
         raise UserError(f"{path}.count: empty was given to {source.name!r}, which has no end; allowed: a whole number "
                         f"of at least 1; set {path}.count=200")
-    settings = FUNCTION_SETTINGS if group == FUNCTIONS else procedural_settings(family)
+    ours_take = {**dict.fromkeys(FUNCTION_FAMILIES, FUNCTION_SETTINGS), **STRUCTURED_SETTINGS}
+    settings = ours_take[family] if group in ours else procedural_settings(family)
     for name in source.params:
         if name not in settings:
             raise unknown(f"{path}.params.{printable(name)}", name, f"setting of {source.name}", settings)
@@ -249,6 +260,7 @@ def _check_generated(path: str, source: TaskSource | CorpusSource) -> None:
 def _generated_names() -> list[str]:
     """Every generated set by its full name."""
     functions = [f"{FUNCTIONS}/{family}" for family in FUNCTION_FAMILIES]
+    functions += [f"{STRUCTURED}/{family}" for family in STRUCTURED_FAMILIES]
     return [*functions, *(f"{PROCEDURAL}/{family}" for family in procedural_families())]
 
 

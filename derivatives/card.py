@@ -339,15 +339,42 @@ def _task_name(task: Any) -> str:
 
 def _verifiers(facts: Facts) -> str:
     rows = [
-        [role, str(one.get("name", "")), str(one.get("version", "")), f"`{str(one.get('source') or 'unknown')[:12]}`"]
+        [
+            role,
+            str(one.get("name", "")),
+            str(one.get("version", "")),
+            f"`{str(one.get('source') or 'unknown')[:12]}`",
+            *certificate(one.get("card")),
+        ]
         for role, identities in facts.verifiers.items()
         for one in identities
     ]
     if not rows:
         return ""
-    return (
-        "## Verifiers\n\n" + table(["role", "name", "version", "source digest"], rows) + f"\n{judge_sentence(facts)}\n"
-    )
+    header = ["role", "name", "version", "source digest", "card", "recall", "false positives"]
+    return "## Verifiers\n\n" + table(header, rows) + f"\n{judge_sentence(facts)}\n"
+
+
+def certificate(brief: Any) -> list[str]:
+    """A verifier's card in three cells: its digest, recall and false positives on each labelled data set.
+
+    >>> share = {"value": 0.25, "low": 0.2, "high": 0.31}
+    >>> row = {"data": "sums", "recall": share, "false_positive_rate": None}
+    >>> certificate({"digest": "0123456789abcdef", "certified": True, "labelled": [row]})
+    ['`0123456789ab`', 'sums: 25.0% [20.0, 31.0]', '']
+    >>> certificate(None)
+    ['not asked for', '', '']
+    """
+    if not isinstance(brief, Mapping):
+        return ["not asked for", "", ""]
+    digest = str(brief.get("digest") or "")
+    named = f"`{digest[:12]}`" if digest else ""
+    told = named if brief.get("certified") else f"**not certified** {named}".rstrip()
+    shares = [
+        "; ".join(f"{row.get('data')}: {interval(row[key])}" for row in brief.get("labelled") or [] if row.get(key))
+        for key in ("recall", "false_positive_rate")
+    ]
+    return [told, *shares]
 
 
 def judge_sentence(facts: Facts) -> str:

@@ -5,7 +5,8 @@
 For each model: greedy pass@1, pass@k from samples, bits per byte of held-out text. A model that was not taught to
 chat (the base, a pretrained one) is asked some problems both as a chat and plainly after solved examples, then all in
 its better format, so that a gain is not one in format alone. Gains are paired over problems. Training questions that
-are also asked here are counted by hash, and there must be none.
+are also asked here are counted by hash, and there must be none. With `audit`, a second verifier judges a share of the
+answers (`evaluation/audit.py`).
 
 Writes `results.json` (its shape is in docs/architecture.md), `samples.jsonl`, `metrics.json` and a table on stdout. A
 killed run goes on after the last model that was finished. When more than `max_no_verdict` of the latest verdicts are
@@ -34,13 +35,16 @@ from configs.settings.machine import Machine
 from configs.settings.tools import ToolUse
 from configs.stage import Progress, StageFile, run_command, write_json_atomic, write_text_atomic
 from derivatives.evaluation.answers import Asking, ask
+from derivatives.evaluation.audit import Audited, audit, chosen
 from derivatives.evaluation.formats import CHAT, FEW_SHOT, Examples, gather_examples
 from derivatives.evaluation.report import ModelAnswers, accuracy, floor, gain, model_figures, print_table
 from derivatives.evaluation.texts import bits_per_byte, read_texts
 from derivatives.rollout.engine import RolloutEngine
+from derivatives.rollout.on_ranks import PATIENCE_S
 from derivatives.rollout.tools import Toolbox, open_tools
 from derivatives.training.loop import fingerprint, finished, set_up
 from derivatives.training.model import load_model
+from derivatives.training.ranks import ALONE, Ranks, joined
 from verifiers.api import Task
 from verifiers.breaker import Breaker
 from verifiers.pool import VerifierPool
@@ -87,40 +91,54 @@ def run(stage_file: StageFile, out: Path) -> None:
     """The whole stage: problems, overlap, every model, results."""
     stage = stage_file.stage
     assert isinstance(stage, EvaluateStage)
-    if finished(stage_file, out):
-        return
-    set_up(stage_file.machine, stage_file.seed)
+    with joined(stage_file.machine, out, PATIENCE_S) as ranks:
+        if not finished(stage_file, out):
+            _run(stage_file, stage, out, ranks)
+
+
+def _run(stage_file: StageFile, stage: EvaluateStage, out: Path, ranks: Ranks) -> None:
+    set_up(stage_file.machine, stage_file.seed, ranks)
     protocol = protocol_of(stage, stage_file.seed)
     overlap = count_overlap(stage_file, protocol.tasks)
     untaught = [name for name in stage.models if stage_file.inputs[name].kind in UNTAUGHT] if stage.few_shot else []
     examples = gather_examples(stage, protocol.tasks, stage_file.seed) if untaught else None
     documents = read_texts(stage.heldout_text)
+    audited_places = (
+        chosen(protocol.tasks, stage.judge, stage.audit, stage.audit_share, stage_file.seed) if stage.audit else []
+    )
 
     answers: dict[str, ModelAnswers] = {}
-    progress = Progress(out)
+    progress = Progress(out) if ranks.first else None
     num_workers = stage_file.machine.num_verifier_workers
     with VerifierPool(num_workers, verifier=stage.judge, max_no_verdict=stage.max_no_verdict) as pool:
         for number, name in enumerate(stage.models, 1):
             partial = Partial(out, name, fingerprint(stage_file))
-            answers[name] = partial.read() or answer_all(
-                stage_file.model_folder(name),
-                protocol,
-                stage_file.machine,
-                examples if name in untaught else None,
-                pool,
-                documents,
-            )
-            partial.write(answers[name])
-            share = accuracy(answers[name].greedy, stage.confidence)["value"]
-            progress.write(number, len(stage.models), **{f"evaluate/{name}/pass@1": share})
+            answered = partial.read()
+            if not all(ranks.gather(answered is not None)):
+                shown = examples if name in untaught else None
+                folder = stage_file.model_folder(name)
+                answered = answer_all(folder, protocol, stage_file.machine, shown, pool, documents, ranks)
+            assert answered is not None
+            answers[name] = answered
+            if progress is not None:
+                partial.write(answered)
+                share = accuracy(answered.greedy, stage.confidence)["value"]
+                progress.write(number, len(stage.models), **{f"evaluate/{name}/pass@1": share})
+        if not ranks.first:
+            return
         constant = floor(protocol.tasks, pool.judge)
+    audited = None
+    if stage.audit is not None:
+        audited = audit(protocol.tasks, answers, audited_places, stage.audit, stage.confidence, stage_file.seed,
+                        num_workers)  # fmt: skip
     results = {
         **compare(answers, protocol),
         "floor": constant,
         "overlap": overlap,
         "judge": stage.judge or "each set's own",
+        **({"audit": audited.figures} if audited is not None else {}),
     }
-    write_text_atomic(out / "samples.jsonl", "".join(sample_lines(answers, protocol)))
+    write_text_atomic(out / "samples.jsonl", "".join(sample_lines(answers, protocol, audited)))
     write_json_atomic(out / "results.json", results)
     print_table(results)
     figures = {f"evaluate/{name}/pass@1": one["pass@1"]["value"] for name, one in results["models"].items()}
@@ -169,22 +187,22 @@ def count_overlap(stage_file: StageFile, tasks: Sequence[Task]) -> dict[str, int
 
 def answer_all(
     folder: Path, protocol: Protocol, machine: Machine, examples: Examples | None, pool: VerifierPool,
-    documents: Mapping[str, Sequence[str]],
+    documents: Mapping[str, Sequence[str]], ranks: Ranks = ALONE,
 ) -> ModelAnswers:  # fmt: skip
     """Everything that is asked of one model. With examples (also with none at hand) it is asked plainly too, and the
-    better format counts; with None only as a chat."""
+    better format counts; with None only as a chat. Of several ranks each has the model whole and answers a share."""
     with open_tools(protocol.tools, machine.num_verifier_workers) as tools:
-        return _answer_all(folder, protocol, machine, examples, pool, documents, tools)
+        return _answer_all(folder, protocol, machine, examples, pool, documents, tools, ranks)
 
 
 def _answer_all(
     folder: Path, protocol: Protocol, machine: Machine, examples: Examples | None, pool: VerifierPool,
-    documents: Mapping[str, Sequence[str]], tools: Toolbox | None,
+    documents: Mapping[str, Sequence[str]], tools: Toolbox | None, ranks: Ranks,
 ) -> ModelAnswers:  # fmt: skip
     model, tokenizer = load_model(folder, "bf16", machine.device)
     engine = RolloutEngine(model, tokenizer, tools=tools)
     faults = Breaker(protocol.max_no_verdict)
-    asking = Asking(pool, examples or {}, protocol.few_shot, protocol.system, protocol.seed, faults)
+    asking = Asking(pool, examples or {}, protocol.few_shot, protocol.system, protocol.seed, faults, ranks)
     greedy = Sampling(temperature=0.0, max_new_tokens=protocol.sampling.max_new_tokens)
     forms = (CHAT, FEW_SHOT) if examples is not None and protocol.few_shot else (CHAT,)
     shares: dict[str, float] = {}
@@ -198,7 +216,7 @@ def _answer_all(
     problems = [protocol.tasks[index] for index in protocol.sampled_problems()]
     sampled = ask(engine, problems, best, asking, protocol.sampling, protocol.num_samples) if problems else []
     engine.release()
-    bits = {name: bits_per_byte(model, tokenizer, texts) for name, texts in documents.items()}
+    bits = {name: bits_per_byte(model, tokenizer, texts, ranks) for name, texts in documents.items()}
     del model, engine
     gc.collect()
     if machine.device == "cuda":
@@ -219,10 +237,14 @@ def compare(answers: Mapping[str, ModelAnswers], protocol: Protocol) -> dict[str
     }
 
 
-def sample_lines(answers: Mapping[str, ModelAnswers], protocol: Protocol) -> Iterator[str]:
-    """Lines of `samples.jsonl`: every model's greedy answer to every problem."""
+def sample_lines(
+    answers: Mapping[str, ModelAnswers], protocol: Protocol, audited: Audited | None = None
+) -> Iterator[str]:
+    """Lines of `samples.jsonl`: every model's greedy answer to every problem, with the auditor's verdict if it has one.
+    """
     for name, model in answers.items():
-        for task, answer in zip(protocol.tasks, model.greedy, strict=True):
+        second = audited.verdicts[name] if audited is not None else {}
+        for place, (task, answer) in enumerate(zip(protocol.tasks, model.greedy, strict=True)):
             about = {
                 "model": name,
                 "task": task.id,
@@ -230,7 +252,11 @@ def sample_lines(answers: Mapping[str, ModelAnswers], protocol: Protocol) -> Ite
                 "prompt": task.prompt,
                 "answer": task.answer,
             }
-            yield json.dumps({**about, **answer.as_dict(), "format": model.form}, ensure_ascii=False) + "\n"
+            again = second.get(place)
+            told = {} if again is None else {
+                "audit": {"outcome": again.outcome.value, "extracted": again.extracted, "reason": again.reason}
+            }  # fmt: skip
+            yield json.dumps({**about, **answer.as_dict(), "format": model.form, **told}, ensure_ascii=False) + "\n"
 
 
 def evaluate_model(

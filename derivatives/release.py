@@ -237,20 +237,32 @@ def model_order(results: dict[str, Any], judged: dict[str, Any]) -> tuple[str, .
 def verifier_identities(
     stages: tuple[dict[str, Any], ...], results: dict[str, Any], judged: dict[str, Any]
 ) -> dict[str, tuple[dict[str, Any], ...]]:
-    """Identities of the verifiers that gave the reward and that judged, under these two roles."""
+    """Identities of the verifiers that gave the reward, gave a second opinion on it (audit), and judged, under these
+    roles; with what their cards said when the stage was planned."""
+    cards = {name: one for entry in stages for name, one in (entry.get("cards") or {}).items() if isinstance(one, dict)}
     recorded = {
         name: one for entry in stages for name, one in (entry.get("verifiers") or {}).items() if isinstance(one, dict)
     }
+    settings = [entry.get("config") or {} for entry in stages if entry.get("kind") == "rl"]
     rewards = [
-        str((entry.get("config") or {}).get("verifier"))
-        for entry in stages
-        if entry.get("kind") == "rl" and (entry.get("config") or {}).get("verifier")
+        str(each["verifier"])
+        for config in settings
+        for each in (config, *(config.get("more_rewards") or ()))
+        if each.get("verifier")
     ]
+    audits = [str(config["audit"]["verifier"]) for config in settings if config.get("audit")]
     judges = [str(judged["judge"])] if judged.get("judge") else judges_of_tasks(judged.get("tasks") or [])
-    names = {"reward": list(dict.fromkeys(rewards)), "judge": judges or [str(results.get("judge") or "unknown")]}
-    return {
-        role: tuple(recorded.get(name) or identity_of(name) for name in used) for role, used in names.items() if used
+    names = {
+        "reward": list(dict.fromkeys(rewards)),
+        "audit": list(dict.fromkeys(audits)),
+        "judge": judges or [str(results.get("judge") or "unknown")],
     }
+
+    def one(name: str) -> dict[str, Any]:
+        found = recorded.get(name) or identity_of(name)
+        return {**found, "card": cards[name]} if name in cards else found
+
+    return {role: tuple(one(name) for name in used) for role, used in names.items() if used}
 
 
 def judges_of_tasks(tasks: list[dict[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reinforcement learning from verifier rewards, on one device, with rollouts from the very weights that are trained.
+"""Reinforcement learning from verifier rewards, with rollouts from the very weights that are trained.
 
     python -m derivatives.rl STAGE.json OUT/
 
@@ -27,7 +27,10 @@ with something changed (`rollout/fork.py`).
 What counts in the loss: a completion without verdict, and a cut one where `truncated` is mask, is in neither the
 group's mean nor the normaliser. A completion with advantage 0 is in the normaliser, but is not computed (unless there
 is a KL term, which it would move). With `tools`, programs that a completion writes are run and their output is fed back
-(`rollout/tools.py`); what was fed is in no loss, no length and no measure. Not done: several devices.
+(`rollout/tools.py`); what was fed is in no loss, no length and no measure.
+
+On several ranks each completes and judges a share of the problems with a whole copy of the policy, and trains on a
+share of the rows (`rollout/on_ranks.py`); all of them hear of all groups, and the first one writes.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ from derivatives.rollout import fork
 from derivatives.rollout.audit import Auditor
 from derivatives.rollout.curriculum import Curriculum, limit_at
 from derivatives.rollout.judged import Batch, Group, Judged, Rolled, roll_out, roll_out_step
+from derivatives.rollout.on_ranks import PATIENCE_S, WholePolicy, audited, share_out
 from derivatives.rollout.pass_rates import read_pass_rates, with_pass_rates
 from derivatives.rollout.policy_update import PolicyUpdate
 from derivatives.rollout.problems import check_lengths, encode_prompt, read_tasks
@@ -57,6 +61,7 @@ from derivatives.rollout.tools import FAULT, FORGED, OUT_OF_TURNS, open_tools
 from derivatives.rollout.vllm_engine import Engine, VllmEngine, open_engine
 from derivatives.training import checkpoint, metrics
 from derivatives.training.loop import Trainer, fingerprint, finished
+from derivatives.training.ranks import joined
 from verifiers.api import Task
 from verifiers.breaker import Breaker
 from verifiers.pool import VerifierPool
@@ -75,45 +80,63 @@ def run(stage_file: StageFile, out: Path) -> None:
     """The whole stage: problems, steps, model."""
     stage = stage_file.stage
     assert isinstance(stage, RlStage)
-    if finished(stage_file, out):
-        return
-    check_rl_settings(stage)
-    tasks, rates, left_out = read_problems(stage_file, stage)
-    fork.begin(stage_file, out)
-    trainer = Trainer(stage_file, out)
+    with joined(stage_file.machine, out, PATIENCE_S) as ranks:
+        if finished(stage_file, out):
+            return
+        check_rl_settings(stage)
+        tasks, rates, left_out = read_problems(stage_file, stage)
+        if ranks.first:
+            fork.begin(stage_file, out)
+        ranks.gather(None)  # nobody looks for a checkpoint before it is there
+        trainer = Trainer(stage_file, out, ranks)
+        more = train(stage_file, stage, trainer, tasks, rates)
+        trainer.finish(problems=len(tasks), verifier=stage.verifier, **left_out, **more)
+
+
+def train(
+    stage_file: StageFile, stage: RlStage, trainer: Trainer, tasks: Sequence[Task], rates: Sequence[float] | None
+) -> dict[str, Any]:
+    """All steps that are left, and the curves; what `metrics.json` says besides. Every rank must call it."""
+    out, first = trainer.out, trainer.ranks.first
     check_lengths(tasks, trainer.model, trainer.tokenizer, stage.system, stage.sampling.max_new_tokens)
-    samples = Samples(out, trainer.step, stage.steps)
+    samples = Samples(out, trainer.step, stage.steps) if first else None
     num_workers = stage_file.machine.num_verifier_workers
+    server = stage_file.machine.rollout  # one for all ranks; the first asks it
+    whole = None if trainer.ranks.alone else WholePolicy(trainer, for_server=server is not None)
+    policy = trainer.model if whole is None else whole.model
     with (
         VerifierPool(num_workers, max_no_verdict=stage.max_no_verdict) as pool,
         Auditor(stage.audit, stage_file.seed, stage.partial_credit)
         if stage.audit is not None
         else nullcontext() as auditor,
         open_tools(stage.tools, num_workers) as tools,
-        open_engine(trainer.model, trainer.tokenizer, stage_file.machine.rollout, out, tools) as engine,
+        nullcontext() if policy is None else open_engine(policy, trainer.tokenizer, server, out, tools) as engine,
     ):
-        steps = Steps(stage_file, trainer, tasks, pool, auditor, engine, rates)
+        steps = Steps(stage_file, trainer, tasks, pool, auditor, engine, rates, whole)
         for step in trainer.steps(stage.steps):
-            fork.keep(out, step - 1, stage.fork_every)
+            if first:
+                fork.keep(out, step - 1, stage.fork_every)
             started = time.perf_counter()
             rolled = steps.rolled_out(step)
             rollout_s = time.perf_counter() - started
-            samples.write(step, [tasks[index] for index in rolled.problems], rolled.groups)
+            if samples is not None:
+                samples.write(step, [tasks[index] for index in rolled.problems], rolled.groups)
             quantities = steps.update_on(step, rolled)
             if quantities["mismatch"] > MISMATCH_ALARM:
                 log.warning(
                     "step %d: the sampler's log-probabilities are off by %.3f nats", step, quantities["mismatch"]
                 )
             trainer.record(**quantities, **describe(rolled.groups, rollout_s, stage), **steps.engine_figures())
-            # The checkpoint of this step, if there will be one, is written after it: the ones before may be needed.
-            steps.store.drop(min(checkpoint.steps(out), default=0) + 1, stage.keep_rollouts, stage.steps)
-    steps.store.drop(stage.steps + 1, stage.keep_rollouts, stage.steps)
-    curves = ["reward", "solved_fraction", "length", "entropy", "mismatch"]
-    curves += ["audit_reward", "audit_truth", "audit_gap"] if auditor is not None else []
-    curves += ["programs", "programs_failed"] if stage.tools is not None else []
-    metrics.plot_curves(out, [f"rl/{name}" for name in curves])
-    more = {} if auditor is None else {"drift_alarms": auditor.alarms}
-    trainer.finish(problems=len(tasks), verifier=stage.verifier, **left_out, **more)
+            if first:
+                # The checkpoint of this step, if there will be one, is written after it: the ones before may be needed.
+                steps.store.drop(min(checkpoint.steps(out), default=0) + 1, stage.keep_rollouts, stage.steps)
+    if first:
+        steps.store.drop(stage.steps + 1, stage.keep_rollouts, stage.steps)
+        curves = ["reward", "solved_fraction", "length", "entropy", "mismatch"]
+        curves += ["audit_reward", "audit_truth", "audit_gap"] if auditor is not None else []
+        curves += ["programs", "programs_failed"] if stage.tools is not None else []
+        metrics.plot_curves(out, [f"rl/{name}" for name in curves])
+    return {} if auditor is None else auditor.figures()
 
 
 class Steps:
@@ -126,11 +149,13 @@ class Steps:
         tasks: Sequence[Task],
         pool: VerifierPool,
         auditor: Auditor | None,
-        engine: Engine,
+        engine: Engine | None,
         rates: Sequence[float] | None = None,
+        whole: WholePolicy | None = None,
     ) -> None:
         stage = stage_file.stage
         assert isinstance(stage, RlStage)
+        self.ranks, self.whole, self.has_server = trainer.ranks, whole, stage_file.machine.rollout is not None
         self.stage, self.seed, self.trainer, self.tasks = stage, stage_file.seed, trainer, tasks
         self.pool, self.auditor, self.engine = pool, auditor, engine
         self.verifiers = [stage.verifier, *(reward.verifier for reward in stage.more_rewards)]
@@ -140,7 +165,8 @@ class Steps:
         self.update.importance_cap = stage.importance_cap if stage_file.machine.rollout is not None else None
         audit = stage.audit.verifier if stage.audit is not None else None
         self.store = RolloutStore(trainer.out, fingerprint(stage_file), self.verifiers, audit)
-        self.store.write_problems(tasks)
+        if self.ranks.first:
+            self.store.write_problems(tasks)
         kept: list[tuple[str, Any]] = [
             ("curriculum", self.curriculum),
             ("entropy", self.update.entropy),
@@ -160,15 +186,24 @@ class Steps:
         count = self.stage.prompts_per_step
         chosen = self.curriculum.draw(step, count)
         found = self.store.read(step, chosen, self.trainer.tokenizer)
-        if found is not None:
+        if all(self.ranks.gather(found is not None)):
+            assert found is not None
             return found
+        if self.whole is not None:
+            self.whole.refresh()
         if isinstance(self.engine, VllmEngine):
             self.engine.sync(step - 1)
 
         def roll(problems: Sequence[int], before: int) -> list[Group]:
-            batch = as_batch([self.tasks[index] for index in problems], self.trainer, self.stage, step, before)
-            sampling = self.stage.sampling.model_copy(update={"max_new_tokens": limit})
-            return roll_out(self.engine, self.pool, batch, sampling, self.seed, self.faults)
+            def draw(places: Sequence[int]) -> list[Group]:
+                tasks = [self.tasks[problems[place]] for place in places]
+                numbers = [before + place for place in places]
+                batch = as_batch(tasks, self.trainer, self.stage, step, numbers)
+                sampling = self.stage.sampling.model_copy(update={"max_new_tokens": limit})
+                assert self.engine is not None
+                return roll_out(self.engine, self.pool, batch, sampling, self.seed, self.faults)
+
+            return share_out(self.ranks, len(problems), draw, self.has_server)
 
         def more(wanted: int, already: int) -> list[int]:
             return self.curriculum.more(step, count, wanted, already)
@@ -176,7 +211,9 @@ class Steps:
         rolled = roll_out_step(chosen, roll, more, self.update.has_spread, self.stage.replacement_rounds)
         if self.auditor is not None:
             tasks = [self.tasks[index] for index in rolled.problems]
-            rolled = replace(rolled, groups=self.auditor.judge(step, tasks, rolled.groups))
+            rolled = replace(rolled, groups=audited(self.ranks, self.auditor, step, tasks, rolled.groups))
+        if not self.ranks.first:
+            return rolled
         rewards_PG, known_PG = self.update.rewards(rolled.groups)
         rows = zip(rewards_PG.tolist(), known_PG.tolist(), strict=True)
         self.store.write(
@@ -206,7 +243,10 @@ class Steps:
         if self.stage.length_stages:
             quantities["max_new_tokens"] = self.update.limit
         if self.auditor is not None:
-            quantities |= self.auditor.note(step, rolled.groups)
+            tasks = [self.tasks[index] for index in rolled.problems]
+            quantities |= self.auditor.note(step, rolled.groups, tasks)
+            if self.ranks.first:
+                self.auditor.write(self.trainer.out, self.stage.verifier)
             if self.auditor.alarms[-1:] == [step] and len(self.auditor.alarms) == 1:  # the curve shows the rest
                 log.warning("%s", self.auditor.warning())
         self.trainer.state = {name: one.state() for name, one in self.kept}
@@ -242,10 +282,10 @@ def read_problems(stage_file: StageFile, stage: RlStage) -> tuple[list[Task], li
     return tasks, rates, left_out
 
 
-def as_batch(tasks: Sequence[Task], trainer: Trainer, stage: RlStage, step: int, before: int = 0) -> Batch:
-    """What a step rolls out after so many other groups; a problem that comes back draws other random numbers."""
+def as_batch(tasks: Sequence[Task], trainer: Trainer, stage: RlStage, step: int, numbers: Sequence[int]) -> Batch:
+    """What a step rolls out; `numbers` count its groups, so that a problem that comes back draws anew."""
     prompts = [encode_prompt(task, trainer.tokenizer, stage.system) for task in tasks]
-    keys = [f"{step}/{number}/{task.id}" for number, task in enumerate(tasks, before)]
+    keys = [f"{step}/{number}/{task.id}" for number, task in zip(numbers, tasks, strict=True)]
     verifiers = [stage.verifier, *(reward.verifier for reward in stage.more_rewards)]
     return Batch(tasks, prompts, keys, stage.group_size, verifiers)
 

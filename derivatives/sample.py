@@ -34,7 +34,9 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,14 @@ from corpora.document import Document
 from corpora.document import batches as document_batches
 from corpora.dropped import DropLog, drop_unusable
 from derivatives.rollout.judged import Batch, Group, Judged, Rolled, roll_out
+from derivatives.rollout.on_ranks import PATIENCE_S, share_out
 from derivatives.rollout.problems import check_lengths, encode_prompt, read_tasks
 from derivatives.rollout.store import RolloutStore
 from derivatives.rollout.tools import open_tools
 from derivatives.rollout.vllm_engine import VllmEngine, open_engine
 from derivatives.training.loop import fingerprint, finished, set_up
 from derivatives.training.model import load_model
+from derivatives.training.ranks import Ranks, joined
 from verifiers.api import Outcome, Task
 from verifiers.breaker import Breaker
 from verifiers.pool import VerifierPool
@@ -64,56 +68,76 @@ def run(stage_file: StageFile, out: Path) -> None:
     """The whole stage: problems, completions, data."""
     stage = stage_file.stage
     assert isinstance(stage, SampleStage)
-    if finished(stage_file, out):
-        return
-    set_up(stage_file.machine, stage_file.seed)
-    sorter = Sorter(stage)
-    tasks = sorter.clean(read_tasks(stage_file, stage.data))
-    model, tokenizer = load_model(stage_file.model_folder(), stage.precision, stage_file.machine.device)
+    with joined(stage_file.machine, out, PATIENCE_S) as ranks:
+        if finished(stage_file, out):
+            return
+        set_up(stage_file.machine, stage_file.seed, ranks)
+        sorter = Sorter(stage)
+        tasks = sorter.clean(read_tasks(stage_file, stage.data))
+        folder = out / PARTIAL
+        if ranks.first:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        with Writer(folder) if ranks.first else nullcontext() as writer:
+            for task, group in completed(stage_file, stage, tasks, sorter, out, ranks):
+                if writer is not None:
+                    sorter.sort(task, group, writer)
+        if writer is not None:
+            publish(stage, stage_file, sorter, writer, out)
+
+
+def completed(
+    stage_file: StageFile, stage: SampleStage, tasks: Sequence[Task], sorter: Sorter, out: Path, ranks: Ranks
+) -> Iterator[tuple[Task, Group]]:
+    """Each problem with its judged completions, drawn part by part, or read where a killed run got that far.
+
+    Every rank draws a share of each part and gives all of it. The first keeps the store and the log; of what became of
+    the problems, which the log says, `sorter` knows by the end of a part.
+    """
+    machine = stage_file.machine
+    model, tokenizer = load_model(stage_file.model_folder(), stage.precision, machine.device)
     check_lengths(tasks, model, tokenizer, stage.system, stage.sampling.max_new_tokens)
     store = RolloutStore(out, fingerprint(stage_file), [stage.verifier])
-    store.write_problems(tasks)
+    if ranks.first:
+        store.write_problems(tasks)
     parts = [range(first, min(first + stage.batch_problems, len(tasks)))
              for first in range(0, len(tasks), stage.batch_problems)]  # fmt: skip
-    progress = Progress(out)
-
-    folder = out / PARTIAL
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    num_workers = stage_file.machine.num_verifier_workers
+    progress = Progress(out) if ranks.first else None
+    faults = Breaker(stage.max_no_verdict)
     with (
-        VerifierPool(num_workers, max_no_verdict=stage.max_no_verdict) as pool,
-        Writer(folder) as writer,
-        open_tools(stage.tools, num_workers) as tools,
-        open_engine(model, tokenizer, stage_file.machine.rollout, out, tools) as engine,
+        VerifierPool(machine.num_verifier_workers, max_no_verdict=stage.max_no_verdict) as pool,
+        open_tools(stage.tools, machine.num_verifier_workers) as tools,
+        open_engine(model, tokenizer, machine.rollout if ranks.first else None, out, tools) as engine,
     ):
-        faults = Breaker(stage.max_no_verdict)
+
+        def draw(part: range, places: Sequence[int]) -> list[Group]:
+            chosen = [tasks[part[place]] for place in places]
+            prompts = [encode_prompt(task, tokenizer, stage.system) for task in chosen]
+            keys = [f"sample/{task.id}" for task in chosen]
+            batch = Batch(chosen, prompts, keys, stage.num_samples, [stage.verifier])
+            if isinstance(engine, VllmEngine):
+                engine.sync(0)
+            return roll_out(engine, pool, batch, stage.sampling, stage_file.seed, faults)
+
         for number, part in enumerate(parts, 1):
             started = time.perf_counter()
             rolled = store.read(number, part, tokenizer)
-            if rolled is None:
-                chosen = [tasks[index] for index in part]
-                batch = Batch(
-                    chosen,
-                    [encode_prompt(task, tokenizer, stage.system) for task in chosen],
-                    [f"sample/{task.id}" for task in chosen],
-                    stage.num_samples,
-                    [stage.verifier],
-                )
-                if isinstance(engine, VllmEngine):
-                    engine.sync(0)
-                groups = roll_out(engine, pool, batch, stage.sampling, stage_file.seed, faults)
+            if not all(ranks.gather(rolled is not None)):
+                groups = share_out(ranks, len(part), partial(draw, part), all_first=machine.rollout is not None)
                 rolled = Rolled(list(part), groups, list(range(len(groups))))
-                store.write(number, rolled, [[_score(one) for one in group] for group in groups])
+                if ranks.first:
+                    store.write(number, rolled, [[_score(one) for one in group] for group in groups])
+            assert rolled is not None
             for index, group in zip(part, rolled.groups, strict=True):
-                sorter.sort(tasks[index], group, writer)
+                yield tasks[index], group
+            if progress is None:
+                continue
             num_tokens = sum(one.completion.num_drawn for group in rolled.groups for one in group)
             seconds = max(1e-9, time.perf_counter() - started)
             progress.write(number, len(parts), **{
                 "sample/problems": part.stop, "sample/pass_rate": sorter.pass_rate(), "sample/tokens": num_tokens,
                 "sample/tokens_per_s": round(num_tokens / seconds, 1),
             })  # fmt: skip
-    publish(stage, stage_file, sorter, writer, out)
 
 
 def publish(stage: SampleStage, stage_file: StageFile, sorter: Sorter, writer: Writer, out: Path) -> None:

@@ -1,6 +1,7 @@
-"""The report's charts: small SVG drawings without any script or library.
+"""The report's and the run board's charts: small SVG drawings without any script or library.
 
-Colours come from the page's style sheet (`flows/page/report.css`), so that one drawing serves light and dark.
+Colours come from the report's style sheet (`flows/page/report.css`), so that one drawing serves light and dark; only
+`panels` is a picture of its own.
 Every mark that carries a figure has a <title>, which browsers show while the pointer rests on it.
 All text goes through `escape`: labels may come from data.
 """
@@ -20,9 +21,14 @@ MAX_POINTS = 400
 MAX_TOOLTIPS = 80
 SMOOTH_FROM = 40
 """Curves with at least this many points are noisy enough that a running mean is drawn over them."""
-STANDALONE_STYLE = (
-    ".tick { fill: #888; font: 11px sans-serif } .grid { stroke: #8884 } "
-    ".line { fill: none; stroke: #2a6fdb; stroke-width: 2 } .faint { opacity: .4 } .hit { fill: none }"
+PANEL_WIDTH, PANEL_HEIGHT = 232, 140
+PANEL_POINTS = 120
+"""Points of a curve in `panels`; a page holds many of them."""
+PANEL_COLOURS = ("#2f7ed8", "#d9742b", "#2a9d63", "#a35bd0", "#c9483f", "#128f9e")
+PANEL_STYLE = (
+    "text{font:10.5px system-ui,sans-serif;fill:#888}.n{font-size:12px;font-weight:600}.v{font-size:13px;"
+    "font-weight:700;text-anchor:end}.e{text-anchor:end}.m{text-anchor:middle}.g{stroke:#8884}.l{fill:none;stroke-width:2;"
+    "stroke-linejoin:round}"
 )
 
 Point = tuple[float, float]
@@ -152,11 +158,63 @@ def stage_graph(nodes: Sequence[tuple[str, str]], edges: Sequence[tuple[str, str
     return _svg(width, row * len(nodes) + 8, "stages and what they read", parts, "graph")
 
 
-def standalone(chart: Markup) -> str:
-    """A chart as a picture of its own, outside the page whose style sheet colours it; for light and dark ground."""
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{1.5 * WIDTH:g}" height="{1.5 * HEIGHT:g}" '
-    before, _, rest = chart.removeprefix("<svg ").partition(">")
-    return f"{opening}{before}><style>{STANDALONE_STYLE}</style>{rest}"
+def panels(curves: Sequence[tuple[str, Sequence[Point]]], columns: int = 3) -> str:
+    """Small curves side by side as one picture of its own, each under its name and its latest value.
+
+    Colours are legible on light and on dark ground, as a picture does not know its page's.
+
+    Args:
+        curves: Name and points of each; points that are not finite are left out, and curves with fewer than two.
+        columns: Curves in a row.
+
+    Returns:
+        SVG, empty where no curve remains.
+    """
+    kept = [
+        (name, thin([(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)], PANEL_POINTS))
+        for name, points in curves
+    ]
+    kept = [(name, points) for name, points in kept if len(points) >= 2]
+    columns = min(columns, len(kept))
+    if not kept:
+        return ""
+    width, height = columns * PANEL_WIDTH, -(-len(kept) // columns) * PANEL_HEIGHT
+    parts = [
+        f'<g transform="translate({place % columns * PANEL_WIDTH} {place // columns * PANEL_HEIGHT})">'
+        f"{_panel(name, points, PANEL_COLOURS[place % len(PANEL_COLOURS)])}</g>"
+        for place, (name, points) in enumerate(kept)
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
+        f"<style>{PANEL_STYLE}</style>{''.join(parts)}</svg>"
+    )
+
+
+def _panel(name: str, points: Sequence[Point], colour: str) -> str:
+    left, right, top, bottom = 38, PANEL_WIDTH - 14, 28, PANEL_HEIGHT - 24
+    x_scale = Scale(min(x for x, _ in points), max(x for x, _ in points), left, right)
+    y_scale = Scale(min(y for _, y in points), max(y for _, y in points), bottom, top)
+    parts = [
+        f'<text class="n" x="{left}" y="16">{escape(name[:24])}</text>'
+        f'<text class="v" x="{right}" y="16" style="fill:{colour}">{number(points[-1][1])}</text>'
+    ]
+    for tick in ticks(y_scale.low, y_scale.high, 4):
+        y = y_scale(tick)
+        parts.append(
+            f'<path class="g" d="M{left} {y:.1f}H{right}"/>'
+            f'<text class="t e" x="{left - 5}" y="{y + 3.5:.1f}">{number(tick)}</text>'
+        )
+    for tick in [tick for tick in ticks(x_scale.low, x_scale.high, 4) if tick == round(tick)]:
+        parts.append(f'<text class="t m" x="{x_scale(tick):.1f}" y="{PANEL_HEIGHT - 9}">{number(tick)}</text>')
+    noisy = len(points) >= SMOOTH_FROM
+    drawn = [(points, ' opacity=".35" stroke-width="1"' if noisy else "")]
+    drawn += [(running_mean(points, len(points) // 8), "")] if noisy else []
+    for line, style in drawn:
+        words = " ".join(f"{x_scale(x):.1f},{y_scale(y):.1f}" for x, y in line)
+        parts.append(f'<polyline class="l" stroke="{colour}"{style} points="{words}"/>')
+    x, y = drawn[-1][0][-1]
+    parts.append(f'<circle cx="{x_scale(x):.1f}" cy="{y_scale(y):.1f}" r="3" fill="{colour}"/>')
+    return "".join(parts)
 
 
 class Scale:

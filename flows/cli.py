@@ -18,7 +18,17 @@ from typing import NoReturn
 
 from configs.errors import EXIT_USER_ERROR, UserError
 from configs.tree import check_one_tree
-from flows import corpus_command, fork_command, judge_command, plan_command, rollouts_command, space_command
+from flows import (
+    compare_command,
+    corpus_command,
+    export_command,
+    fork_command,
+    judge_command,
+    lifecycle_command,
+    plan_command,
+    rollouts_command,
+    space_command,
+)
 
 EXAMPLES = """examples:
   derive math                              the embedded seedling to a released math model, on any machine
@@ -115,12 +125,14 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     store, change, execute = _store_options(), _change_options(), _execute_options()
+    choose = _choice_options()
     json_output = _json_option()
     for family in _families():
         made = add(
             family,
             f"build a {family} derivative",
             change,
+            choose,
             execute,
             store,
             json_output,
@@ -128,7 +140,8 @@ def parser() -> argparse.ArgumentParser:
         )
         made.add_argument("--preset", default=f"{family}/tiny", help="preset to build (default: %(default)s)")
         _add_until(made)
-    made = add("run", "build any preset", change, execute, store, json_output, example="derive run math/smoke")
+    made = add("run", "build any preset", change, choose, execute, store, json_output,
+               example="derive run math/smoke")  # fmt: skip
     made.add_argument("preset", metavar="PRESET", help="preset name (`derive presets`) or path of a .yaml file")
     _add_until(made)
     problems = "prompt and answer"
@@ -153,13 +166,16 @@ def parser() -> argparse.ArgumentParser:
         product = "data" if kind == "sample" else "model"
         made.add_argument("--out", type=Path, metavar="DIR", help=f"also copy the {product} to this new folder")
     corpus_command.add_command(add, change, execute, store, json_output)
-    plan_command.add_command(add, change, store, json_output)
+    plan_command.add_command(add, change, choose, store, json_output)
     _add_inspection(add, store, change, json_output)
     _add_asking(add, json_output)
     judge_command.add_commands(add, json_output, _at_least)
     rollouts_command.add_commands(add, store, json_output, _at_least)
     fork_command.add_command(add, _set_option(), execute, store, json_output)
     space_command.add_commands(add, store, json_output, _at_least)
+    compare_command.add_commands(add, store, json_output)
+    export_command.add_command(add, json_output, _at_least)
+    lifecycle_command.add_commands(add, store)
     return top
 
 
@@ -204,6 +220,8 @@ def _add_inspection(
         made.add_argument("--port", type=int, default=4200, help="loopback port (default: %(default)s)")
         made.add_argument("--runs", type=_at_least(1), default=1, metavar="N",
                           help="runs at once; further ones wait (default: %(default)s)")  # fmt: skip
+        made.add_argument("--automations", default="", metavar="TEMPLATE,...",
+                          help="also make these (`derive automations --help`)")  # fmt: skip
         made.add_argument("--check", action="store_true", help="start nothing: say what is wrong and what to do")
     made = add(
         "adopt",
@@ -280,6 +298,20 @@ def _store_options() -> argparse.ArgumentParser:
 def _change_options() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(add_help=False, parents=[_set_option()])
     made.add_argument("--base", default="", help="checkpoint to start from: seedling, a folder, or a hub id")
+    return made
+
+
+def _choice_options() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(add_help=False)
+    made.add_argument("--verifier", default="", metavar="NAME",
+                      help="reward every rl stage by this verifier; what the release is judged by stays")  # fmt: skip
+    made.add_argument(
+        "--budget",
+        default="",
+        metavar="AMOUNT",
+        help="total of all training stages, e.g. '5e6 tokens', '200 steps', '2 hours': each gets as many times longer "
+        "or shorter (docs/operating.md)",
+    )
     return made
 
 

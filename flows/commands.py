@@ -16,7 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.errors import UserError
-from flows import corpus_command, fork_command, judge_command, plan_command, rollouts_command, runs, space_command
+from flows import (
+    compare_command,
+    corpus_command,
+    export_command,
+    fork_command,
+    judge_command,
+    lifecycle_command,
+    plan_command,
+    rollouts_command,
+    runs,
+    space_command,
+)
 from flows.session import Request, prepare, results, write_report
 from flows.stages import Session
 from flows.store import Store
@@ -29,7 +40,8 @@ NARROW = 160
 def run_preset(given: argparse.Namespace) -> int:
     """`derive math`, `derive run PRESET`."""
     asked = Request(given.preset, given.base, tuple(given.overrides), given.machine, given.store)
-    return _run(given, replace(asked, until=tuple(given.until)))
+    asked = replace(asked, until=tuple(given.until), verifier=given.verifier, budget=given.budget)
+    return _run(given, asked)
 
 
 def run_single(given: argparse.Namespace) -> int:
@@ -40,7 +52,8 @@ def run_single(given: argparse.Namespace) -> int:
         raise UserError(f"--out: {given.out} exists; give a new folder, or remove it")
     base = given.base or "seedling"
     recipe = single_stage(given.command, given.data, base, given.overrides)
-    request = Request(f"{given.command} {given.data}", base, tuple(given.overrides), given.machine, given.store, recipe)
+    asked = f"{given.command} {given.data}"
+    request = Request(asked, base, tuple(given.overrides), given.machine, given.store, recipe=recipe)
     code = _run(given, request)
     if code == 0 and given.out is not None:
         product = "data" if given.command == "sample" else "model"
@@ -146,11 +159,16 @@ def verify(given: argparse.Namespace) -> int:
 
 def serve(given: argparse.Namespace) -> int:
     """`derive up`, also called `derive serve`."""
-    from flows import up
+    from flows import automations, up
     from flows.serve import serve_presets
 
     store = Store(given.store or None)
-    return up.check(store, given.port) if given.check else serve_presets(store, given.port, int(given.runs))
+    if given.check:
+        return up.check(store, given.port)
+    entries = [text for text in given.automations.split(",") if text.strip()]
+    for entry in entries:
+        automations.parse(entry)
+    return serve_presets(store, given.port, int(given.runs), entries)
 
 
 def doctor(given: argparse.Namespace) -> int:
@@ -245,8 +263,14 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "verify": verify,
     "verifiers": judge_command.run,
     "rollouts": rollouts_command.run,
+    "compare": compare_command.compare,
+    "export": export_command.run,
+    "lineage": compare_command.lineage,
     "fork": fork_command.run,
     "gc": space_command.gc,
     "pin": space_command.pin,
+    "pause": lifecycle_command.pause,
+    "resume": lifecycle_command.resume,
+    "automations": lifecycle_command.automations,
     "doctor": doctor,
 }

@@ -21,8 +21,9 @@ from rich.text import Text
 
 from configs.errors import EXIT_USER_ERROR, UserError
 from configs.settings.machine import Machine
+from configs.settings.reinforcement import RlStage
 from configs.stage import StageFile, read_progress, write_json_atomic
-from flows.plan import Plan, PlannedStage, make_plan, stage_file
+from flows.plan import Plan, PlannedStage, stage_file
 from flows.stages import stage_command
 from flows.store import Store
 from flows.terminal import duration, number
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from derivatives.planning.predict import Prediction
     from derivatives.planning.questions import Found
     from derivatives.planning.shape import Shape
+    from flows.budgets import Fitted
 
 NARROW = 160
 """Columns assumed when stdout is no terminal."""
@@ -41,21 +43,24 @@ STYLES = {"ok": "green", "warning": "yellow", "refused": "bold red"}
 
 def run(given: argparse.Namespace) -> int:
     """`derive plan PRESET`."""
-    from configs.load import default_machine_name, load_machine, load_recipe
+    from configs.load import default_machine_name, load_machine
+    from flows.session import Request, resolve
 
     store = Store(given.store or None)
-    recipe = load_recipe(given.preset, given.overrides, given.base or None)
     machine = load_machine(given.machine or default_machine_name())
-    made = make_plan(recipe, store)
+    asked = Request(given.preset, given.base, tuple(given.overrides), verifier=given.verifier, budget=given.budget)
+    made, fitted = resolve(asked, store, machine)
     rows = [_row(made, planned, store, machine, given.out) for planned in made.stages]
     predictions, checks = forecast(made, store, machine, probe=not given.no_probe)
     refused = any(line.refusal for line in predictions) or any(check.state == "refused" for check in checks)
     if given.json:
-        _print_json(made, rows, predictions, checks, refused)
+        _print_json(made, rows, predictions, checks, refused, fitted)
     else:
         console = Console()
         console = console if console.is_terminal else Console(width=NARROW)
         _show(console, made, store, machine, rows, predictions, checks)
+        if fitted is not None:
+            console.print(Text(fitted.said), soft_wrap=True)
         if given.out:
             for row in rows:
                 print(" ".join(row["command"]))
@@ -98,7 +103,7 @@ def forecast(made: Plan, store: Store, machine: Machine, probe: bool = True) -> 
     from derivatives.planning.questions import Found, ask
 
     shape, no_shape = _shape(made)
-    known = _known(made, store)
+    known = known_of(made, store)
     asked = [
         prepare(planned.stage, shape, device_of(machine.for_kind(planned.stage.kind)), known)
         for planned in made.stages
@@ -118,7 +123,8 @@ def forecast(made: Plan, store: Store, machine: Machine, probe: bool = True) -> 
         predictions = [
             replace(line, assumptions=(*line.assumptions, note)) if line.kind == "rl" else line for line in predictions
         ]
-    return predictions, [*_checks(made, shape, no_shape, answered), check_disk(asked, store.root, not made.base.path)]
+    checks = [*_checks(made, shape, no_shape, answered), *_check_cards(made, store)]
+    return predictions, [*checks, check_disk(asked, store.root, not made.base.path)]
 
 
 def foreseen(described: Mapping[str, Any]) -> Prediction | None:
@@ -166,7 +172,29 @@ def _checks(made: Plan, shape: Shape | None, no_shape: str, found: Found | None)
     return [*checks, check_licence(name, folder, stages)]
 
 
-def _known(made: Plan, store: Store) -> Known:
+def _check_cards(made: Plan, store: Store) -> list[Check]:
+    """What certifies the verifiers that reward; a stage that does not allow an uncertified one is refused."""
+    from derivatives.planning.checks import Check, State
+    from flows.certified import allows, rewards_of, standing
+    from verifiers.certify.card import labelled_sentence
+
+    checks = []
+    for planned in made.stages:
+        for name in rewards_of(planned.stage) if isinstance(planned.stage, RlStage) else ():
+            found = standing(name, store)
+            if not found.problem and found.card is not None:
+                measured = "; ".join(labelled_sentence(one) for one in found.card.labelled) or found.card.labelled_note
+                text = f"{planned.stage.id}: {name} is certified, card {found.card.digest[:12]}; {measured}"
+                checks.append(Check("verifier", "ok", text))
+            else:
+                state: State = "warning" if allows(planned.stage) or planned.artifact is not None else "refused"
+                remedy = "" if state == "warning" else f"or set {planned.stage.id}.allow_uncertified=true"
+                checks.append(Check("verifier", state, f"{planned.stage.id}: {name} {found.problem}", remedy))
+    return checks
+
+
+def known_of(made: Plan, store: Store) -> Known:
+    """What is there that tells how much the stages of a plan have to do."""
     from derivatives.planning.amounts import Built, Known
 
     built = {}
@@ -214,12 +242,14 @@ def _print_json(
     predictions: Sequence[Prediction],
     checks: Sequence[Check],
     refused: bool,
+    fitted: Fitted | None,
 ) -> None:
     lines = {line.stage_id: _plain(line) for line in predictions}
     plain = {
         "recipe": made.recipe.name,
         "base": made.base.identity,
         "refused": refused,
+        "budget": None if fitted is None else fitted.as_record(),
         "stages": [{**row, "prediction": lines.get(row["id"])} for row in rows],
         "seconds": sum(line.seconds for line in predictions if line.seconds is not None),
         "device_seconds": sum(line.device_seconds for line in predictions if line.device_seconds is not None),

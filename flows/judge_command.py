@@ -1,4 +1,4 @@
-"""`derive verifiers list` and `derive verifiers judge NAME IN.jsonl OUT.jsonl`.
+"""`derive verifiers list`, `derive verifiers new NAME` and `derive verifiers judge NAME IN.jsonl OUT.jsonl`.
 
 What a line of IN must hold is at the top of `verifiers/judging.py`. Progress and errors go to stderr, the summary to
 stdout.
@@ -18,6 +18,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.errors import UserError
+from flows import certify_command, changes_actions
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -35,10 +38,25 @@ def add_commands(
     json_output: argparse.ArgumentParser,
     at_least: Callable[[float], Callable[[str], float]],
 ) -> None:
-    """The parsers of `derive verifiers ...`."""
-    top = add("verifiers", "list the verifiers, or judge a file with one", example=EXAMPLE)
+    """The parsers of `derive verifiers ...`; each says in `perform` what it does."""
+    top = add("verifiers", "list, write and try verifiers, or judge a file with one", example=EXAMPLE)
     actions = top.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("list", help="names, versions and what each judges", parents=[json_output], allow_abbrev=False)
+    made = actions.add_parser(
+        "list", help="names, versions, where from, and what each judges", parents=[json_output], allow_abbrev=False
+    )
+    made.set_defaults(perform=list_verifiers)
+    made.add_argument("--store", default="", metavar="DIR", help="folder of the cards (default: the factory's store)")
+    made = actions.add_parser(
+        "new",
+        help="write the package of a new verifier",
+        description="Write an installable package: a verifier, its cases, a test and what to do next.",
+        epilog="example:\n  derive verifiers new even",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.set_defaults(perform=new)
+    made.add_argument("name", metavar="NAME", help="name of the verifier, a Python identifier in small letters")
+    made.add_argument("--folder", type=Path, metavar="DIR", help="new folder of the package (default: NAME)")
     made = actions.add_parser(
         "judge",
         help="judge each line of a file",
@@ -48,6 +66,7 @@ def add_commands(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    made.set_defaults(perform=judge)
     made.add_argument("name", metavar="NAME", help="verifier (`derive verifiers list`)")
     made.add_argument("source", metavar="IN.jsonl", type=Path, help="lines with completion, and gold or tests")
     made.add_argument("out", metavar="OUT.jsonl", type=Path, help="the same lines with their verdicts")
@@ -57,6 +76,8 @@ def add_commands(
     made.add_argument(
         "--deadline", type=at_least(0.001), metavar="SECONDS", help="for one judgement (default: the verifier's own)"
     )
+    certify_command.add_actions(actions, json_output)
+    changes_actions.add_actions(actions, json_output, at_least)
 
 
 EXAMPLE = "derive verifiers judge math answers.jsonl judged.jsonl"
@@ -71,21 +92,29 @@ LINES = """lines of IN.jsonl, with what each verifier reads (docs/verifiers/READ
 
 def run(given: argparse.Namespace) -> int:
     """The command. Raises UserError."""
-    return judge(given) if given.action == "judge" else list_verifiers(given)
+    perform: Callable[[argparse.Namespace], int] = given.perform
+    return perform(given)
 
 
 def list_verifiers(given: argparse.Namespace) -> int:
     """`derive verifiers list`."""
+    from flows.certified import standing
+    from flows.store import Store
     from verifiers import registry
 
-    rows = []
+    store = Store(given.store or None)
+    rows: list[dict[str, Any]] = []
     for name in registry.names():
+        row: dict[str, Any] = {"name": name, "version": "", "source": "", "origin": registry.origins(name)}
+        row |= {"about": "", "fault": "", "certified": False, "card": ""}
         try:
-            facts = registry.identity(name)
-            about = _summary_of(registry.load_verifier(name))
-        except Exception as error:  # whatever a plugin's import raises; the others must still be listed
-            facts, about = {"name": name, "version": "", "source": ""}, f"cannot be loaded: {error}"
-        rows.append({**facts, "about": about})
+            row |= registry.identity(name)
+            row["about"] = _summary_of(registry.load_verifier(name))
+            found = standing(name, store)
+            row |= {"certified": not found.problem, "card": found.problem or "is current"}
+        except UserError as error:  # the others must still be listed
+            row["fault"] = str(error).removeprefix("verifier: ")
+        rows.append(row)
     if given.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
@@ -93,11 +122,22 @@ def list_verifiers(given: argparse.Namespace) -> int:
     from rich.text import Text
 
     table = Table()
-    for heading in ("verifier", "version", "correct if"):
-        table.add_column(heading)
+    for heading in ("verifier", "version", "from", "certified", "correct if"):
+        table.add_column(heading, overflow="fold" if heading == "verifier" else "ellipsis")
     for row in rows:
-        table.add_row(Text(row["name"]), Text(row["version"]), Text(row["about"]))
+        about = Text(f"cannot be used: {row['fault']}", style="red") if row["fault"] else Text(row["about"])
+        certified = Text("yes" if row["certified"] else "no")
+        table.add_row(Text(row["name"]), Text(row["version"]), Text(row["origin"]), certified, about)
     _console().print(table)
+    return 0
+
+
+def new(given: argparse.Namespace) -> int:
+    """`derive verifiers new`."""
+    from verifiers.new import write_package
+
+    folder = write_package(given.name, given.folder)
+    print(f"written: {folder}; {folder / 'README.md'} says what to do next")
     return 0
 
 
@@ -209,12 +249,19 @@ def _print_summary(found: Mapping[str, Any]) -> None:
 def _summary_of(verifier: object) -> str:
     """The first sentence of what is written about it, without `Correct if`; of a composite, about its module."""
     from verifiers.composite import Composite
+    from verifiers.plain import PlainVerifier
 
+    if isinstance(verifier, PlainVerifier):
+        return _short_of(verifier.description)
     if isinstance(verifier, Composite):
         parts = " and ".join(part.name for part in (*verifier.gates, *verifier.decides))
         return f"{parts} say so"
     lines = (inspect.getdoc(type(verifier)) or "").split("\n\n")
-    return re.sub(r"^Correct if,? ", "", lines[0].replace("\n", " ")).rstrip(".")
+    return _short_of(lines[0].replace("\n", " "))
+
+
+def _short_of(sentence: str) -> str:
+    return re.sub(r"^Correct if,? ", "", sentence).rstrip(".")
 
 
 def _console() -> Console:

@@ -54,7 +54,7 @@ def _run(session: Session, with_prefect: bool) -> None:
 def _through_prefect(session: Session, server: Server) -> bool:
     """Run as a flow. False when Prefect could not even begin."""
     try:
-        from flows.derive import PREPARED, derive
+        from flows.derive import PREPARED, PRESETS, derive
     except ImportError as error:
         session.note(f"Prefect cannot be loaded ({error}); the run goes on without it")
         return False
@@ -68,7 +68,9 @@ def _through_prefect(session: Session, server: Server) -> bool:
         named(
             preset=session.record["preset"],
             base=session.record["base"],
+            budget=(session.record.get("budget") or {}).get("text", ""),
             overrides=session.record["overrides"],
+            verifier=session.record.get("verifier") or PRESETS,
             machine=session.machine.name,
             return_state=True,
         )

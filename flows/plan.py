@@ -6,7 +6,8 @@ A digest is the sha256 of a stage's ingredients:
   the digests of the model and data in place of their names. Evaluate and release keep the names, because their
   products are tables and cards that use them;
 - the digests of its inputs: for a stage its own, for the base the contents of the checkpoint or id and commit;
-- the identity of outside data (`flows/inputs.py`) and of the verifiers used;
+- the identity of outside data (`flows/inputs.py`) and of the verifiers used, and the cards of those that reward
+  (`flows/certified.py`);
 - the source of the project's modules that the stage command imports (`flows/source.py`);
 - the seed.
 
@@ -16,8 +17,10 @@ A stage that stands in by adoption counts downstream under its own digest: what 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from configs.names import unknown
@@ -28,6 +31,7 @@ from configs.settings.machine import Machine
 from configs.settings.reinforcement import RlStage, SampleStage
 from configs.stage import StageFile, StageInput
 from flows.base import Base, resolve_base
+from flows.certified import cards_of
 from flows.inputs import outside_data, with_absolute_paths, without_paths
 from flows.source import closure
 from flows.store import Artifact, Store, canonical_json
@@ -115,16 +119,20 @@ def cut(plan: Plan, wanted: Sequence[str]) -> Plan:
     Raises:
         UserError: one of them is no stage of the recipe.
     """
-    ids = [planned.stage.id for planned in plan.stages]
-    needed: set[str] = set()
-    for name in wanted:
-        if name not in ids:
-            raise unknown("--until", name, f"stage of {plan.recipe.name}", ids)
-        needed.add(name)
+    check_stages(plan.recipe, wanted)
+    needed = set(wanted)
     for planned in reversed(plan.stages):
         if planned.stage.id in needed:
             needed |= planned.inputs.keys()
     return replace(plan, stages=[planned for planned in plan.stages if planned.stage.id in needed])
+
+
+def check_stages(recipe: Recipe, wanted: Sequence[str]) -> None:
+    """All of these are stages of the recipe. Raises UserError that names the first which is none."""
+    ids = [stage.id for stage in recipe.stages]
+    for name in wanted:
+        if name not in ids:
+            raise unknown("--until", name, f"stage of {recipe.name}", ids)
 
 
 def stage_file(
@@ -188,6 +196,8 @@ def _plan_stage(plan: Plan, stage: Stage, module: str, store: Store) -> PlannedS
         "verifiers": {name: _verifier_identity(name) for name in verifiers_of(stage)},
         "seed": plan.recipe.seed,
     }
+    if cards := cards_of(stage, store):
+        ingredients["cards"] = cards
     without_source = store.digest(ingredients)
     complete = {**ingredients, "module": module, "source": closure(module)}
     digest = store.digest(complete)
@@ -197,6 +207,7 @@ def _plan_stage(plan: Plan, stage: Stage, module: str, store: Store) -> PlannedS
 def _config(stage: Stage, inputs: Mapping[str, str]) -> dict[str, Any]:
     plain = without_paths(stage.model_dump(mode="json"))
     del plain["id"]
+    plain.pop("allow_uncertified", None)  # whether it may run, not what it makes
     if not isinstance(stage, (EvaluateStage, ReleaseStage)):
         plain.pop("model", None)
         if "data" in plain:
@@ -216,11 +227,24 @@ def verifiers_of(stage: Stage) -> list[str]:
         return [stage.verifier, *(reward.verifier for reward in stage.more_rewards), *second]
     if isinstance(stage, EvaluateStage):
         if stage.judge is not None:
-            return [stage.judge]
-        from verifiers.registry import names
-
-        return names()  # each task set brings its own; which ones is only known when it is drawn
+            return [stage.judge, *([stage.audit] if stage.audit is not None else [])]
+        return _task_verifiers(stage)
     return []
+
+
+def _task_verifiers(stage: EvaluateStage) -> list[str]:
+    """Those that the task sets may bring: the built-in ones, and what lines of the user's own files name."""
+    from verifiers.registry import BUILT_IN, names
+
+    own: set[str] = set()
+    for path in (Path(source.name).expanduser() for source in stage.tasks if source.name.endswith(".jsonl")):
+        try:
+            with path.open(encoding="utf-8") as file:
+                rows = (json.loads(line) for line in file if '"verifier"' in line)
+                own |= {str(row.get("verifier")) for row in rows if isinstance(row, dict)}
+        except (OSError, ValueError):
+            continue  # `flows/inputs.py` says what is wrong with it
+    return sorted(BUILT_IN.keys() | (own & set(names())))
 
 
 def _verifier_identity(name: str) -> dict[str, Any]:

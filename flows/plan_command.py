@@ -25,12 +25,10 @@ EXAMPLE = """examples:
 
 def add_command(
     add: Callable[..., argparse.ArgumentParser],
-    change: argparse.ArgumentParser,
-    store: argparse.ArgumentParser,
-    json_output: argparse.ArgumentParser,
+    *parents: argparse.ArgumentParser,
 ) -> None:
-    """The options of `derive plan`."""
-    made = add("plan", "what a preset would run, what that takes, what would go wrong", change, store, json_output)
+    """The options of `derive plan`, beside those of the parents."""
+    made = add("plan", "what a preset would run, what that takes, what would go wrong", *parents)
     made.description, made.epilog = HELP, EXAMPLE
     made.add_argument("preset", metavar="PRESET", help="preset name (`derive presets`) or path of a .yaml file")
     made.add_argument(

@@ -25,6 +25,7 @@ from markupsafe import Markup
 
 from configs.schema import MODEL_KINDS
 from configs.stage import read_progress, write_text_atomic
+from flows.audits import audit_section
 from flows.charts import Bar, forest_plot, line_chart, number, overlay_chart, stage_graph
 
 PAGE = Path(__file__).parent / "page"
@@ -39,6 +40,7 @@ FIRST_METRICS = (
     "no_verdict", "grad_norm",
 )  # fmt: skip
 """Curves in this order, then the others as they come."""
+AUDITED = ("rl", "evaluate")
 
 
 def write_report(run_record: Mapping[str, Any], out: Path) -> Path:
@@ -48,14 +50,19 @@ def write_report(run_record: Mapping[str, Any], out: Path) -> Path:
         run_record: As in `flows/runs.py`.
         out: The file to write, or a folder, which then gets a report.html.
     """
-    environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(text=visible, figure=figure, percent=percent, duration=duration)
-    page = environment.get_template("report.html.j2").render(
+    page = page_environment().get_template("report.html.j2").render(
         **context(run_record), style=Markup((PAGE / "report.css").read_text(encoding="utf-8"))
     )
     path = out if out.suffix == ".html" else out / "report.html"
     write_text_atomic(path, page.encode("utf-8", "replace").decode("utf-8"))
     return path
+
+
+def page_environment() -> Environment:
+    """Where pages are made: everything is escaped, and the filters are those below."""
+    environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(text=visible, figure=figure, percent=percent, duration=duration)
+    return environment
 
 
 def context(run_record: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +78,11 @@ def context(run_record: Mapping[str, Any]) -> dict[str, Any]:
         "gates": (release.metrics if release else {}).get("gates") or [],
         "fork": fork_section(run_record, stages),
         "curves": [section for stage in stages if (section := curve_section(stage))["charts"]],
+        "audits": [
+            section
+            for stage in stages
+            if stage.kind in AUDITED and stage.folder and (section := audit_section(stage, _curves(stage.folder)))
+        ],
         "samples": [section for stage in evaluations if (section := sample_section(stage, released))["groups"]],
         "rollouts": [
             section for stage in stages if stage.kind == "rl" and (section := rollout_section(stage))["groups"]

@@ -39,7 +39,7 @@ def add_commands(
         made.add_argument("run_id", metavar="RUN", help="run id, or its beginning or end, or a stage's folder")
         made.add_argument("--stage", default="", metavar="ID", help="stage of the run (default: the last that has any)")
         made.add_argument(
-            "--steps", type=_steps, default=(1, None), metavar="FIRST:LAST", help="only these steps (default: all)"
+            "--steps", type=steps_given, default=(1, None), metavar="FIRST:LAST", help="only these steps (default: all)"
         )
         return made
 
@@ -119,22 +119,36 @@ def rescore(given: argparse.Namespace) -> int:
     return 0
 
 
-def stage_folder(given: argparse.Namespace) -> Path:
-    """The folder of the stage that is asked for. Raises UserError."""
+def stage_folder(
+    given: argparse.Namespace, kinds: tuple[str, ...] = KINDS, chosen_first: tuple[str, ...] = ()
+) -> Path:
+    """The folder of the stage that is asked for.
+
+    Args:
+        given: `run_id`, `stage` and `store` of the command line.
+        kinds: Kinds of stages that will do.
+        chosen_first: Which kind is taken where no stage is named and the run has several; the last of all if empty.
+
+    Raises:
+        UserError: There is none.
+    """
     from flows import runs
     from flows.store import Store
 
     if Path(given.run_id).is_dir():
         return Path(given.run_id)
     record = runs.find_run(Store(given.store or None), given.run_id)
-    entries = {entry["id"]: entry for entry in record["stages"] if entry["kind"] in KINDS and entry.get("folder")}
+    entries = {entry["id"]: entry for entry in record["stages"] if entry["kind"] in kinds and entry.get("folder")}
     if given.stage and given.stage not in entries:
         raise UserError(
             f"--stage: {given.stage!r} has no rollouts in run {record['id']}; allowed: {', '.join(entries) or 'none'}"
         )
     if not entries:
-        raise UserError(f"RUN: {record['id']} has no stage of kind {' or '.join(KINDS)}; name another run")
-    return Path((entries[given.stage] if given.stage else list(entries.values())[-1])["folder"])
+        raise UserError(f"RUN: {record['id']} has no stage of kind {' or '.join(kinds)}; name another run")
+    found = list(entries.values())
+    kind = next((kind for kind in chosen_first if any(entry["kind"] == kind for entry in found)), None)
+    last = [entry for entry in found if kind in (None, entry["kind"])][-1]
+    return Path((entries[given.stage] if given.stage else last)["folder"])
 
 
 def _write(path: Path, rows: Any) -> int:
@@ -153,7 +167,7 @@ def _write(path: Path, rows: Any) -> int:
     return num
 
 
-def _steps(text: str) -> tuple[int, int | None]:
+def steps_given(text: str) -> tuple[int, int | None]:
     """`FIRST:LAST`, either of which may be left out, or one step."""
     first, colon, last = text.partition(":")
     try:

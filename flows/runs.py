@@ -5,8 +5,10 @@
      "planned": digests of all stages, "release": folder or null, "metrics": {...}, "error": text or null,
      "report": path or null, "process": {"host", "pid", "started"}}
 
-Status is `running`, `completed`, `failed`, `cancelled`, or, as read back, `interrupted`: the record says running
-and its process is gone. `metrics` sums up the evaluation. The recipe itself lies beside it as RUN-ID.recipe.yaml.
+Status is `running`, `paused` (`paused` says where: its process waits, or has ended and another one will go on),
+`completed`, `failed`, `cancelled`, or, as read back, `interrupted`: the record says running and its process is gone.
+`flow_run` is Prefect's, if there was one, and `processes` counts those that worked on it. `metrics` sums up the
+evaluation. The recipe itself lies beside it as RUN-ID.recipe.yaml.
 """
 
 from __future__ import annotations
@@ -137,7 +139,8 @@ def process_start(pid: int) -> int | None:
 
 def _with_true_status(record: dict[str, Any]) -> dict[str, Any]:
     process = record.get("process") or {}
-    if record["status"] == "running" and process.get("host") == socket.gethostname():
+    is_here = record["status"] == "running" or (record["status"] == "paused" and record["paused"]["in_place"])
+    if is_here and process.get("host") == socket.gethostname():
         started = process_start(process.get("pid", 0))
         if started is None or started != process.get("started"):
             return {**record, "status": "interrupted"}

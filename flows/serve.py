@@ -1,10 +1,12 @@
 """`derive up`: the Prefect UI on this machine, with one deployment (a form) per preset and the automations of `up.py`.
 
 Starts a server on the loopback interface with its database in the store, unless PREFECT_API_URL names one, and
-waits for runs; each runs in a process of its own, one at a time unless told otherwise (further ones wait, which the
-UI calls late). The database is SQLite's, unless PREFECT_API_DATABASE_CONNECTION_URL names a PostgreSQL.
-A run started from a terminal on the same store shows up here too. Presets are read at start: restart to see a
-new one.
+waits for runs; each runs in a process of its own. One at a time computes unless told otherwise; further ones wait for
+their turn (`flows/device.py`) and say behind whom. The database is SQLite's, unless
+PREFECT_API_DATABASE_CONNECTION_URL names a PostgreSQL. A server that ends is started again, and states of runs are set
+true by the store (`flows/up.py`). A run started from a terminal on the same store shows up here too. Every minute it
+is looked whether a verifier was installed, a preset changed or something released; then forms and pages are made again
+(a new preset needs a restart).
 
 Not covered: other machines. For those, run a Prefect server of your own, set PREFECT_API_URL, and use
 `prefect.yaml` with a process worker.
@@ -14,14 +16,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.load import load_recipe, preset_names
-from configs.schema import Recipe
 from flows import up
 from flows.server import START_LIMIT_S, configure, free_port, healthy, lock_database, record_server
 from flows.source import ROOT
@@ -29,10 +31,11 @@ from flows.store import Store
 from flows.supervisor import Supervised
 
 STOP_GRACE_S = 8.0
+RENEW_EVERY_S = 60.0
 
 
-def serve_presets(store: Store, port: int, limit: int = 1) -> int:
-    """Serve until Ctrl-C, so many runs at once. Returns the exit code.
+def serve_presets(store: Store, port: int, limit: int = 1, automations: Sequence[str] = ()) -> int:
+    """Serve until Ctrl-C, so many runs at once, with these templates of automations. Returns the exit code.
 
     Raises:
         UserError: the port is taken, the store is served already, or no server comes up.
@@ -49,78 +52,21 @@ def serve_presets(store: Store, port: int, limit: int = 1) -> int:
     # Runs are processes without a terminal of ours: their log lines go to the server and to this console.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     configure(home)
-    up.configure_heartbeat()
     os.environ["PREFECT_API_URL"] = url
     page = url.removesuffix("/api")
     if given:
-        _serve_deployments(page, limit)
+        _serve_deployments(page, limit, store, automations)
         return 0
     lock = lock_database(home)
     if lock < 0:
         raise UserError(f"--store: {home} is in use by another server or run; stop that one, or wait for its end")
-    with _start_server(home, port, lock) as server:
-        _wait(url, server, home)
+    with up.KeptServer(lambda: _start_server(home, port, lock), lambda server: _wait(url, server, home)):
         record_server(home, url)
         try:
-            _serve_deployments(f"{page}/v2/deployments", limit)
+            _serve_deployments(f"{page}/v2/deployments", limit, store, automations)
         finally:
             record_server(home, None)
     return 0
-
-
-def describe(recipe: Recipe) -> str:
-    """The Markdown page of a preset's deployment."""
-    lines = [
-        recipe.description.strip() or recipe.title,
-        "",
-        f"Base **{recipe.base}**; status: {recipe.status}.",
-        "",
-        "| stage | kind | reads | settings |",
-        "|---|---|---|---|",
-    ]
-    for stage in recipe.stages:
-        plain = stage.model_dump(mode="json", exclude_defaults=True)
-        reads = (
-            plain.pop("data", None)
-            or plain.pop("models", None)
-            or ([plain.pop("evaluation")] if "evaluation" in plain else [])
-            or [source["name"] for source in plain.pop("sources", [])]
-        )
-        short = {
-            name: value
-            for name, value in plain.items()
-            if name not in ("id", "kind") and isinstance(value, (int, float, str)) and len(str(value)) < 40
-        }
-        lines.append(
-            f"| {stage.id} | {stage.kind} | {', '.join(dict.fromkeys(reads))} | "
-            f"{', '.join(f'{name}={value}' for name, value in short.items())} |"
-        )
-    if recipe.expected:
-        lines += ["", "| expected | value | source |", "|---|---|---|"]
-        lines += [f"| {figure.metric} | {figure.value:g} | {figure.source} |" for figure in recipe.expected]
-    lines += ["", f"The same in a terminal: `derive run {recipe.name}`."]
-    return "\n".join(lines)
-
-
-def deployments() -> list[Any]:
-    """One Prefect deployment per preset. Prefect's settings must be made before this."""
-    from prefect.types.entrypoint import EntrypointType
-
-    from flows.derive import derive
-
-    made = []
-    for name in preset_names():
-        recipe = load_recipe(name)
-        made.append(
-            derive.to_deployment(
-                name=name.replace("/", "-"),
-                parameters={"preset": name},
-                description=describe(recipe),
-                tags=[name.partition("/")[0], recipe.status],
-                entrypoint_type=EntrypointType.MODULE_PATH,
-            )
-        )
-    return made
 
 
 def server_environment() -> dict[str, str]:
@@ -130,16 +76,49 @@ def server_environment() -> dict[str, str]:
     return {"PREFECT_UI_API_URL": "/api", **given}
 
 
-def _serve_deployments(page: str, limit: int) -> None:
+def _serve_deployments(page: str, limit: int, store: Store, automations: Sequence[str]) -> None:
     from prefect import serve
+
+    from flows import catalogue
 
     try:
         for name in up.ensure_automations():
             print(f"made the automation {name!r}", flush=True)
     except Exception as error:  # a server of another version; runs do not need it
         print(f"note: no automation was made: {type(error).__name__}: {str(error)[:200]}", flush=True)
+    offered = catalogue.fingerprint(store)
+    made = catalogue.deployments(store)
+    threading.Thread(target=_renew, args=(store, offered), daemon=True, name="catalogue").start()
     print(f"Prefect: {page}  (Ctrl-C ends it)", flush=True)
-    serve(*deployments(), limit=limit, print_starting_message=False)
+    up.keep_states_true(store)
+    up.add_automations(automations)
+    # Prefect would pause the deployments at the end, and with them the schedules of `weekly`, for good.
+    serve(*made, limit=up.configure_slots(limit), pause_on_shutdown=False, print_starting_message=False)
+
+
+def _renew(store: Store, offered: tuple[Any, ...]) -> None:
+    """Make the deployments again whenever what they offer has changed; for as long as the process lives.
+
+    Runs do not depend on it, so whatever fails here (a server that is away, a preset in the middle of an edit) is told
+    once and tried again.
+    """
+    from flows import catalogue
+
+    told = ""
+    while True:
+        time.sleep(RENEW_EVERY_S)
+        try:
+            now = catalogue.fingerprint(store)
+            if now == offered:
+                continue
+            for deployment in catalogue.deployments(store):
+                deployment.apply()
+            offered, told = now, ""
+            print("forms and pages were made again: verifiers, presets or releases have changed", flush=True)
+        except Exception as error:
+            if str(error) != told:
+                told = str(error)
+                print(f"note: forms were not made again: {type(error).__name__}: {told[:200]}", flush=True)
 
 
 def _start_server(home: Path, port: int, lock: int) -> Supervised:

@@ -26,8 +26,10 @@ from configs.errors import UserError
 from configs.stage import write_json_atomic
 from flows.supervisor import Supervised
 
-START_LIMIT_S = 90.0
+START_LIMIT_S = 240.0
 STOP_GRACE_S = 3.0
+HEARTBEAT_S = 30
+"""How often a run tells a server that it lives."""
 SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -108,6 +110,8 @@ class Server:
 
 def configure(home: Path) -> None:
     """Prefect's settings for this process and its children, except those that the user has made."""
+    # Also of a run in a terminal, which a server of `derive up` would else take for dead (`flows/up.py`).
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:

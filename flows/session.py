@@ -15,10 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.load import default_machine_name, load_machine, load_recipe
+from configs.budget import parse_budget
+from configs.load import default_machine_name, load_machine, load_recipe, verifier_overrides
 from configs.schema import Recipe
+from configs.settings.machine import Machine
 from flows import runs
-from flows.plan import PlannedStage, cut, make_plan
+from flows.budgets import Fitted, fit
+from flows.certified import refuse_uncertified
+from flows.pause import Suspended
+from flows.plan import Plan, PlannedStage, check_stages, cut, make_plan
 from flows.stages import Listener, Session, run_stage
 from flows.store import Artifact, Store
 
@@ -34,6 +39,10 @@ class Request:
     overrides: tuple[str, ...] = ()
     machine: str = ""
     store: str = ""
+    verifier: str = ""
+    """What rewards every rl stage, whatever preset and overrides say."""
+    budget: str = ""
+    """What all training stages may take together (`configs/budget.py`), whatever preset and overrides say."""
     recipe: Recipe | None = field(default=None, compare=False)
     """A recipe made in memory; `preset` is then the words of the command that made it, such as `sft data.jsonl`."""
     until: tuple[str, ...] = ()
@@ -44,11 +53,18 @@ class Request:
     """Stage id -> artifact that is to stand for it."""
 
     @property
+    def written_overrides(self) -> list[str]:
+        """Those that are not empty."""
+        return [text.strip() for text in self.overrides if text.strip()]
+
+    @property
     def command(self) -> str:
         """The command line that asks for the same again, without machine and store."""
         words = ["derive", "run", self.preset] if self.recipe is None else ["derive", *shlex.split(self.preset)]
         words += ["--base", self.base] if self.base else []
         words += [word for text in self.overrides for word in ("--set", text)]
+        words += ["--verifier", self.verifier] if self.verifier else []
+        words += ["--budget", self.budget.strip()] if self.budget.strip() else []
         return shlex.join([*words, *(word for name in self.until for word in ("--until", name))])
 
 
@@ -58,16 +74,43 @@ def prepare(request: Request, listeners: list[Listener] | None = None) -> Sessio
     Raises:
         UserError: for whatever is wrong with the request.
     """
-    overrides = [text.strip() for text in request.overrides if text.strip()]
-    recipe = request.recipe or load_recipe(request.preset, overrides, request.base or None)
     machine = load_machine(request.machine or default_machine_name())
     store = Store(request.store or None)
-    plan = make_plan(recipe, store, request.modules, download=True, given=request.given)
-    if request.until:
-        plan = cut(plan, request.until)
-    record = runs.new_record(recipe, overrides, machine.name)
-    record.update(preset=request.preset, command=request.command)
+    plan, fitted = resolve(request, store, machine, download=True)
+    refuse_uncertified(plan, store)
+    record = runs.new_record(plan.recipe, request.written_overrides, machine.name)
+    record.update(preset=request.preset, command=request.command, verifier=request.verifier)
+    if fitted is not None:
+        record["budget"] = fitted.as_record()
     return Session(plan, store, machine, record, list(listeners or []), request.modules)
+
+
+def resolve(request: Request, store: Store, machine: Machine, download: bool = False) -> tuple[Plan, Fitted | None]:
+    """The plan of what is asked for, and what its budget came to. Writes nothing, but downloads a hub base if it may.
+
+    The overrides are applied first, then the choice of a verifier, then the budget.
+
+    Raises:
+        UserError: for whatever is wrong with the request.
+    """
+    budget = parse_budget(request.budget)
+    overrides = request.written_overrides
+
+    def planned() -> Plan:
+        recipe = request.recipe or load_recipe(request.preset, overrides, request.base or None)
+        check_stages(recipe, request.until)  # before a checkpoint is downloaded
+        made = make_plan(recipe, store, request.modules, download, request.given)
+        return cut(made, request.until) if request.until else made
+
+    if request.verifier:
+        recipe = load_recipe(request.preset, overrides, request.base or None)
+        overrides = [*overrides, *verifier_overrides(recipe, request.verifier)]
+    plan = planned()
+    if budget is None:
+        return plan, None
+    fitted = fit(budget, request.budget, plan, store, machine)
+    overrides = [*overrides, *fitted.overrides]
+    return planned(), fitted
 
 
 def conduct(session: Session, step: Step = run_stage) -> dict[str, Any]:
@@ -80,6 +123,8 @@ def conduct(session: Session, step: Step = run_stage) -> dict[str, Any]:
     record["stages"] = []
     record["planned"] = [each.artifact.digest if each.artifact else each.digest for each in session.plan.stages]
     runs.save(session.store, record, session.plan.recipe)
+    if record.get("budget"):
+        session.note(record["budget"]["said"])
     try:
         for planned in session.plan.stages:
             step(session, planned)
@@ -87,6 +132,8 @@ def conduct(session: Session, step: Step = run_stage) -> dict[str, Any]:
             runs.save(session.store, record)
         record["status"] = "completed"
         return record
+    except Suspended:
+        raise  # the record says that it is paused
     except BaseException as error:
         record["status"] = "failed" if isinstance(error, Exception) else "cancelled"
         record["error"] = (str(error) or type(error).__name__) if isinstance(error, Exception) else "cancelled"
@@ -140,7 +187,7 @@ def _conclude(session: Session) -> None:
         if entry["kind"] == "release" and entry["status"] == "completed":
             record["release"] = str(Path(entry["folder"]) / "release")
     runs.save(session.store, record)
-    if record["status"] == "cancelled" or not record["stages"]:
+    if record["status"] in ("cancelled", "paused") or not record["stages"]:
         return  # whoever cancels waits for the end; `derive report` writes it on demand
     try:
         record["report"] = str(write_report(session.store, record))

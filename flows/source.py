@@ -1,8 +1,8 @@
 """What a stage's code is: the modules of this project that its command imports, reduced to their meaning.
 
 The closure is read from syntax trees, without importing anything: a flow process never loads torch. Imports
-inside functions count too. Each module is written back from its tree without docstrings, comments, and the
-`description` of configuration fields, so that explaining better rebuilds nothing.
+inside functions count too. Each module's tree counts without docstrings, comments, and the `description` of
+configuration fields, so that explaining better rebuilds nothing, and neither does another version of Python.
 
 Not covered: code that is found by a name at run time (verifiers are, and have an identity of their own), and
 third-party packages (their versions are in every manifest).
@@ -16,6 +16,7 @@ import hashlib
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.syntax import canonical, imports_of, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("configs", "verifiers", "corpora", "derivatives", "flows")
@@ -52,41 +53,21 @@ def module_path(module: str) -> Path | None:
     return None
 
 
-def imports_of(tree: ast.AST, module: str, is_package: bool) -> set[str]:
-    """Full names that a module may import; `from a import b` gives both `a` and `a.b`."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = module.split(".")
-                parts = parts[: len(parts) - node.level + is_package]
-                base = ".".join([*parts, *([base] if base else [])])
-            names.add(base)
-            names.update(f"{base}.{alias.name}" for alias in node.names)
-    return names
-
-
 def meaning(text: str) -> str:
-    """Python source without what does not change what it does: comments, layout, docstrings, field descriptions."""
-    tree = ast.parse(text)
+    """Python source without what does not change what it does: comments, layout, docstrings, field descriptions.
+
+    The text is no source any more, and is the same under every Python (`configs/syntax.py`).
+    """
+    tree = parse(text)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            node.body = [part for part in node.body if not _is_text(part)]
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field":
             node.keywords = [word for word in node.keywords if word.arg != "description"]
-    return ast.unparse(tree)
+    return canonical(tree)
 
 
 @functools.cache
 def _read(path: Path, module: str, _changed_ns: int, _size: int) -> tuple[str, tuple[str, ...]]:
     """Meaning and imports of one module; the last two arguments only tell the cache that the file changed."""
     text = path.read_text(encoding="utf-8")
-    imported = imports_of(ast.parse(text), module, path.name == "__init__.py")
+    imported = imports_of(parse(text), module, path.name == "__init__.py")
     return hashlib.sha256(meaning(text).encode()).hexdigest(), tuple(sorted(imported))
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -175,13 +175,14 @@ def _needs(store: Store, keep_runs: int, days: float) -> dict[str, tuple[str, bo
         when = _ended(store, record)
         if record["id"] in pinned:
             need(digests, f"pinned with run {record['id']}: {pinned[record['id']]}", True, when)
-        if record["status"] == "running":
-            need([*digests, *record.get("planned", [])], f"run {record['id']} goes on", True, when)
+        if record["status"] in ("running", "paused"):
+            why = "goes on" if record["status"] == "running" else "is paused"
+            need([*digests, *record.get("planned", [])], f"run {record['id']} {why}", True, when)
         if record["status"] == "completed":
             counted[record["recipe"]] = counted.get(record["recipe"], 0) + 1
             if counted[record["recipe"]] <= keep_runs:
                 need(digests, f"run {record['id']}", False, when)
-        elif record["status"] != "running" and time.time() - when < days * DAY_S:
+        elif record["status"] not in ("running", "paused") and time.time() - when < days * DAY_S:
             need(digests, f"run {record['id']} did not finish and may go on", False, when)
         releases = [entry["digest"] for entry in record["stages"] if entry["kind"] == "release" and entry.get("digest")]
         need(releases, f"release of run {record['id']}", True, when)
@@ -204,7 +205,7 @@ def _judged(path: Path, needs: Mapping[str, tuple[str, bool, float]], days: floa
     manifest = _read(path / MANIFEST) or _read(path / "stage.json") or {}
     stage = manifest.get("stage", manifest)
     what = " ".join(filter(None, (str(manifest.get("recipe", "")), str(stage.get("id", "")), state)))
-    one = Folder(path, what or "?", _bytes(path), changed)
+    one = Folder(path, what or "?", folder_bytes(path), changed)
     need = needs.get(path.name)
     if need is not None:
         one = replace(one, keep=need[0], firm=need[1], used=max(changed, need[2]))
@@ -229,7 +230,7 @@ def _ended(store: Store, record: Mapping[str, Any]) -> float:
         return 0.0
 
 
-def _bytes(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """Space on the disk; a file with several names counts once."""
     seen: set[tuple[int, int]] = set()
     total = 0

@@ -3,8 +3,10 @@
 What the command says goes to `stage.log` in its folder, never to a pipe of ours. Exit code 0 publishes the
 folder; 75 is tried again; 2 is the user's error, told in the command's own line; anything else fails with the
 end of the log. Verdicts that it awaits for too long (`verifiers.breaker.Watchdog`) are told while it runs.
-Whatever interrupts the wait (Ctrl-C, SIGTERM, Prefect's cancellation) ends the whole process tree before it goes on.
-A folder that is not published stays, and the next run resumes it.
+Whatever interrupts the wait (Ctrl-C, SIGTERM, Prefect's cancellation) ends the whole process tree before it goes on;
+a trainer leaves a checkpoint. A pause stops the stage too, and the same run begins it again (`flows/pause.py`).
+Before a stage starts it waits for its devices (`flows/device.py`), and the disk must have room for it. A folder that is
+not published stays, and the next run resumes it.
 """
 
 from __future__ import annotations
@@ -24,31 +26,39 @@ from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, UserError
 from configs.settings.machine import Machine
 from configs.stage import StageFile, write_json_atomic
 from configs.stall import STALLED
-from flows import environment
+from flows import environment, pause
+from flows.causes import Cause, cause_of
+from flows.device import Turn, devices_of
+from flows.pause import Stopped
 from flows.plan import Plan, PlannedStage, stage_file
+from flows.room import check_room
 from flows.runs import elapsed
 from flows.source import ROOT, closure
+from flows.stage_log import TAIL_BYTES, last_progress, waiting_lines
 from flows.store import CHECKPOINTS, Artifact, Build, Store
-from flows.supervisor import Supervised
-from verifiers.breaker import WAITING
+from flows.supervisor import STOPPED_EXIT, Supervised
+from flows.turns import take_turn
 
 LOG = "stage.log"
-TOLD_AT_ONCE = (WAITING, "drift alarm, step ")
-"""How lines of the log begin that a person should see while the stage runs; the second is `rollout/audit.py`'s."""
+ATTEMPT = re.compile(r"--- \d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+"""The line of the log before what each start of the command says."""
 FAILURE = "failure.json"
 """Where a rank leaves its exit code and message (`derivatives.training.ranks`)."""
 NUM_LOG_LINES = 30
 POLL_S = 0.25
-TAIL_BYTES = 65536
 RETRY_DELAYS_S = (5.0, 30.0)
+STOPPED_EXITS = (STOPPED_EXIT, 130, 1)
+"""Of a command that was asked to stop: its own 143, or what a launcher makes of it."""
 EXIT_STALLED = -1
 """Stands for the exit code of a command that was ended because it made no progress."""
-GRACE_S = 10.0
-"""Between SIGTERM and SIGKILL. Prefect kills a cancelled flow after 30 s; all must be over by then."""
 
 
 class StageFailed(RuntimeError):
     """A stage command crashed; the message carries the end of its log."""
+
+
+class GatesRefused(UserError):
+    """A release that its gates refuse; the message has a line per gate."""
 
 
 class Listener(Protocol):
@@ -78,9 +88,22 @@ class Session:
     listeners: list[Listener] = field(default_factory=list)
     modules: Mapping[str, str] | None = None
     retry_delays_s: tuple[float, ...] = RETRY_DELAYS_S
-    grace_s: float = GRACE_S
+    grace_s: float | None = None
+    """Between SIGTERM and SIGKILL; None takes the machine profile's."""
     prefect_alive: Callable[[], bool] = lambda: True
     failure: BaseException | None = None
+    waiting: str = ""
+    """What the run waits for, while it does: who has the devices."""
+    on_waiting: Callable[[str], None] = lambda text: None
+    """Called when that changes."""
+    hold: Callable[[Session, Stopped], None] = pause.wait_here
+    """What a paused run does until it may go on; raises where another process will go on with it."""
+
+    def wait_for(self, text: str) -> None:
+        """Tell what is waited for; empty when it has come."""
+        if text != self.waiting:
+            self.waiting = text
+            self.on_waiting(text)
 
     def tell(self, call: Callable[[Listener], None]) -> None:
         """Tell every listener; one that fails is dropped, a broken display must not end a training."""
@@ -118,8 +141,13 @@ def run_stage(session: Session, planned: PlannedStage) -> Artifact:
     try:
         artifact = session.store.find(planned.digest)
         entry["reused"] = artifact is not None
-        if artifact is None:
-            artifact = _build(session, planned, entry)
+        while artifact is None:
+            try:
+                artifact = _build(session, planned, entry)
+            except Stopped as stopped:
+                entry.update(status="paused", folder=str(session.store.partial(planned.digest)))
+                session.hold(session, stopped)
+                entry.update(status="running", folder=None)
         planned.artifact = artifact
         entry.update(
             digest=artifact.digest,
@@ -134,11 +162,14 @@ def run_stage(session: Session, planned: PlannedStage) -> Artifact:
         return artifact
     except BaseException as error:
         folder = session.store.partial(planned.digest)
+        ended = "failed" if isinstance(error, Exception) else "cancelled"
         entry.update(
-            status="failed" if isinstance(error, Exception) else "cancelled",
+            status="paused" if entry["status"] == "paused" else ended,
             folder=str(folder),
             metrics=_read_metrics(folder),
         )
+        if not isinstance(error, UserError):
+            entry["checkpoint"] = pause.newest_step(folder)
         raise
     finally:
         entry["seconds"] = elapsed(began)
@@ -166,6 +197,7 @@ def lineage(session: Session) -> dict[str, Any]:
                 "seconds": manifest.get("seconds"),
                 "metrics": manifest.get("metrics", {}),
                 "verifiers": manifest.get("ingredients", {}).get("verifiers", {}),
+                "cards": manifest.get("ingredients", {}).get("cards", {}),
                 "environment": manifest.get("environment"),
                 "commit": manifest.get("commit"),
             }
@@ -197,25 +229,35 @@ def _build(session: Session, planned: PlannedStage, entry: dict[str, Any]) -> Ar
     def waiting(holder: str) -> None:
         session.note(f"{planned.stage.id}: waiting for {holder}, which builds the same stage")
 
+    if pause.asked(session):
+        raise Stopped(planned.stage.id, pause.newest_step(session.store.partial(planned.digest)))
     with session.store.build(planned.digest, begun, waiting) as build:
         for warning in build.warnings:
             session.note(f"{planned.stage.id}: {warning}")
         if build.existing is not None:
             entry["reused"] = True
             return build.existing
-        _check_source(planned)
-        described = stage_file(
-            session.plan,
-            planned,
-            session.store,
-            session.machine,
-            lineage(session) if planned.stage.kind == "release" else None,
-        )
-        path = build.folder / "stage.json"
-        write_json_atomic(path, described.model_dump(mode="json"))
-        session.tell(lambda listener: listener.stage_started(planned, build.folder))
-        _attempts(session, planned, build, path)
-        return build.publish(_manifest(session, planned, described, build.folder))
+        devices = devices_of(session.machine, planned.stage.kind)
+        with take_turn(session, planned.stage.id, devices, build.folder) as turn:
+            return _build_now(session, planned, build, turn)
+
+
+def _build_now(session: Session, planned: PlannedStage, build: Build, turn: Turn) -> Artifact:
+    """Run the stage's command and publish what it makes."""
+    _check_source(planned)
+    described = stage_file(
+        session.plan,
+        planned,
+        session.store,
+        session.machine,
+        lineage(session) if planned.stage.kind == "release" else None,
+    )
+    check_room(described, build.folder)
+    path = build.folder / "stage.json"
+    write_json_atomic(path, described.model_dump(mode="json"))
+    session.tell(lambda listener: listener.stage_started(planned, build.folder))
+    _attempts(session, planned, build, path, turn)
+    return build.publish(_manifest(session, planned, described, build.folder))
 
 
 def _check_source(planned: PlannedStage) -> None:
@@ -231,9 +273,9 @@ def _check_source(planned: PlannedStage) -> None:
         )
 
 
-def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path) -> None:
+def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path, turn: Turn) -> None:
     for attempt, delay_s in enumerate((*session.retry_delays_s, None), 1):
-        code, told = _told(build.folder, _run_command(session, planned, build, path))
+        code, told = _told(build.folder, _run_command(session, planned, build, path, turn))
         if code == 0:
             return
         if code == EXIT_USER_ERROR:
@@ -242,7 +284,8 @@ def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path)
             begun = any((build.folder / CHECKPOINTS).glob("[!.]*")) or any((build.folder / "rollouts").glob("step-*"))
             if not begun and planned.stage.kind != "release":
                 build.discard()
-            raise UserError(message)
+            refused = planned.stage.kind == "release" and _read_metrics(build.folder).get("released") is False
+            raise (GatesRefused if refused else UserError)(message)
         if code in (EXIT_RETRY, EXIT_STALLED) and delay_s is not None:
             why = "stalled" if code == EXIT_STALLED else told or _last_words(build.folder / LOG, "retry: ")
             session.note(f"{planned.stage.id}: {why}; attempt {attempt + 1} in {delay_s:g} s")
@@ -251,8 +294,8 @@ def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path)
         raise StageFailed(_failure(planned, build.folder / LOG, code))
 
 
-def _run_command(session: Session, planned: PlannedStage, build: Build, path: Path) -> int:
-    """One attempt; returns the exit code with every process of it gone."""
+def _run_command(session: Session, planned: PlannedStage, build: Build, path: Path, turn: Turn) -> int:
+    """One attempt; returns the exit code with every process of it gone. Raises Stopped where it was paused."""
     last = last_progress(build.folder)
     (build.folder / FAILURE).unlink(missing_ok=True)
     with (build.folder / LOG).open("ab") as log:
@@ -264,13 +307,20 @@ def _run_command(session: Session, planned: PlannedStage, build: Build, path: Pa
             log,
             build.folder,
             _stage_environment(session.machine),
-            [build.lease.file_descriptor],
-            session.grace_s,
+            [build.lease.file_descriptor, *turn.file_descriptors],
+            session.machine.stop_grace_s if session.grace_s is None else session.grace_s,
         )
+    paused_at: float | None = None
     with running:
         code = None
         while code is None:
             code = running.wait(POLL_S)
+            if paused_at is None and code is None and pause.asked(session):
+                paused_at = time.monotonic()
+                running.ask()
+                session.note(f"{planned.stage.id}: stops for a pause")
+            if paused_at is not None and code is None and time.monotonic() - paused_at > pause.STOP_LIMIT_S:
+                code = running.close()
             if build.lease.lost.is_set():
                 running.close()
                 raise StageFailed(
@@ -290,36 +340,13 @@ def _run_command(session: Session, planned: PlannedStage, build: Build, path: Pa
                 if stalled and session.machine.restart_stalled and code is None:
                     running.close()
                     code = EXIT_STALLED
+    if paused_at is not None and code in STOPPED_EXITS:
+        raise Stopped(planned.stage.id, pause.newest_step(build.folder))
     return code
 
 
 def _tell_progress(planned: PlannedStage, line: Mapping[str, Any], listener: Listener) -> None:
     listener.stage_progress(planned, line)
-
-
-def last_progress(folder: Path) -> dict[str, Any] | None:
-    """The last whole line of progress.jsonl; reads only the end of it, as a long training's grows large."""
-    try:
-        with (folder / "progress.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            whole = file.read().rpartition(b"\n")[0]
-        value = json.loads(whole.rpartition(b"\n")[2])
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def waiting_lines(log: Path, start: int) -> tuple[list[str], int]:
-    """What a stage says from this byte of its log on that cannot wait for its end, and the byte to read on from."""
-    if log.stat().st_size == start:
-        return [], start
-    with log.open("rb") as file:
-        file.seek(start)
-        whole, newline, _ = file.read().rpartition(b"\n")
-    lines = whole.decode("utf-8", errors="replace").splitlines()
-    told = [line[line.index(mark) :] for line in lines for mark in TOLD_AT_ONCE if mark in line]
-    told += [line for line in lines if STALLED.search(line)]
-    return told, start + len(whole) + len(newline)
 
 
 def _stage_environment(machine: Machine) -> dict[str, str]:
@@ -396,13 +423,26 @@ def _by_its_id(planned: PlannedStage, message: str) -> str:
 
 
 def _failure(planned: PlannedStage, log: Path, code: int) -> str:
-    text = log.read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_LOG_LINES:]
+    """Cause and remedy in the first line, which is all that a list of runs shows; then the end of the log."""
     how = f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
+    lines = last_attempt(log)
+    cause = cause_of(lines, code, planned.stage)
     if code == EXIT_STALLED:
         how = "made no progress, also when it was started again, and was ended"
-    remedy = "free memory or lower micro_batch_tokens, then run" if code == 128 + 9 else "mend the cause and run"
-    ending = "\n".join(f"    {line}" for line in text)
+        cause = Cause("it hangs", "see in the log where each of its threads stood")
+    why = "" if cause is None else f"{cause.text}; "
+    remedy = "mend the cause" if cause is None else cause.remedy
+    ending = "\n".join(f"    {line}" for line in lines[-NUM_LOG_LINES:])
     return (
-        f"{planned.stage.id}: the {planned.stage.kind} command {how}; {remedy} the same command again: it resumes. "
-        f"End of {log}:\n{ending}"
+        f"{planned.stage.id}: {why}{remedy}, then run the same command again: it resumes. "
+        f"The {planned.stage.kind} command {how}.\nEnd of {log}:\n{ending}"
     )
+
+
+def last_attempt(log: Path) -> list[str]:
+    """The lines of a stage's log since its command was last started, as far as the end of the file holds them."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    starts = [number for number, line in enumerate(lines) if ATTEMPT.match(line)]
+    return lines[starts[-1] + 1 :] if starts else lines

@@ -5,9 +5,12 @@
 A supervisor stands between a flow and a stage command. It leads its own session, is the subreaper of
 everything below it (a daemon that forks twice ends up as its child), and holds the read end of a pipe
 whose write end only the flow holds: end of file means that the flow is gone or wants an end. Then, and
-when it gets SIGTERM, every descendant gets SIGTERM, after the grace period SIGKILL. When the command
-ends by itself, whatever it left running is ended in the same way. The exit code is the command's, or
-128 + n after signal n, or 143 when it was told to stop.
+when it gets SIGTERM, the command gets SIGTERM, alone, so that a trainer may end its step with its verifiers and
+servers around it and write a checkpoint; once it has ended, what it left gets SIGTERM, and after the grace period
+all that lives SIGKILL. When the command ends by itself, whatever it left running is ended in the same way. The exit
+code is the command's, or 128 + n after signal n, or 143 when it was told to stop.
+
+A byte in the pipe asks the command to stop, by SIGTERM, without a limit (`Supervised.ask`).
 
 `Supervised` is the flow's side. This file imports only the standard library, as it also runs by itself.
 
@@ -92,12 +95,19 @@ class Supervised:
             return None
         return code if code >= 0 else 128 - code
 
+    def ask(self) -> None:
+        """Send the command a SIGTERM and leave it the time that it needs; `close` still ends it."""
+        try:
+            os.write(self._pipe, b"s")
+        except BrokenPipeError:  # it has just ended
+            return
+
     def close(self) -> int:
         """End the whole tree and wait for it: at most the grace period and a few seconds. Returns the exit code."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
-        code = self.wait(self.grace_s + 8.0)
+        code = self.wait(self.grace_s + LEFTOVER_GRACE_S + 7.0)
         if code is None:  # a stuck supervisor; its command dies with it by the parent-death signal
             self.process.kill()
             code = 128 - self.process.wait()
@@ -158,7 +168,9 @@ def supervise(pipe: int, grace_s: float, command: Sequence[str]) -> int:
     code = None
     while code is None and not told_to_stop:
         ready, _, _ = select.select([pipe], [], [], POLL_S)
-        if ready and not os.read(pipe, 1):
+        if ready and os.read(pipe, 1):
+            _ask(child)
+        elif ready:
             told_to_stop.append(0)
         code = _reap(child, code)
     code = end_tree(child, code, grace_s if code is None else min(grace_s, LEFTOVER_GRACE_S))
@@ -166,7 +178,10 @@ def supervise(pipe: int, grace_s: float, command: Sequence[str]) -> int:
 
 
 def end_tree(child: int, code: int | None, grace_s: float) -> int:
-    """SIGTERM to all descendants, SIGKILL after the grace period, until none lives. Returns the child's exit code."""
+    """SIGTERM to the child, then to what it leaves; SIGKILL to all after the grace period, until none lives.
+
+    Returns the child's exit code.
+    """
     deadline = time.monotonic() + grace_s
     asked: set[int] = set()
     while True:
@@ -178,11 +193,15 @@ def end_tree(child: int, code: int | None, grace_s: float) -> int:
         for pid in alive:
             if late:
                 _signal(pid, signal.SIGKILL)
-            elif pid not in asked:
-                _signal(pid, signal.SIGTERM)
-                _signal(pid, signal.SIGCONT)  # a stopped process cannot act on SIGTERM
+            elif pid not in asked and (code is not None or pid == child):
+                _ask(pid)
                 asked.add(pid)
         time.sleep(POLL_S / 2)
+
+
+def _ask(pid: int) -> None:
+    _signal(pid, signal.SIGTERM)
+    _signal(pid, signal.SIGCONT)  # a stopped process cannot act on SIGTERM
 
 
 def _start(libc: ctypes.CDLL, command: Sequence[str]) -> int:

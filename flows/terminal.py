@@ -28,6 +28,7 @@ TOLD_FIRST = (
 )  # fmt: skip
 BAR_WIDTH = 24
 MARKS = {"waiting": "·", "running": "▶", "completed": "✔", "reused": "↺", "failed": "✖", "cancelled": "■"}
+MARKS["paused"] = "‖"
 STYLES = {
     "waiting": "dim",
     "running": "bold",
@@ -35,6 +36,7 @@ STYLES = {
     "reused": "cyan",
     "failed": "red",
     "cancelled": "yellow",
+    "paused": "yellow",
 }
 
 

@@ -1,35 +1,126 @@
-"""What `derive up` adds to a server with forms: its checks, and the automations that keep its states true.
+"""What `derive up` adds to a server with forms: its checks, its care for the server, and what keeps its states true.
 
 A flow process that dies with its machine leaves a run that Prefect shows as running for ever. Runs send a heartbeat
-every half minute (`HEARTBEAT_S`); an automation marks a run as crashed once four were missed. The training itself is
-not Prefect's: what such a run had built lies in the store, and the next run goes on from it.
+every half minute (`server.HEARTBEAT_S`); an automation marks a run as crashed once four were missed. The training
+itself is not Prefect's: what such a run had built lies in the store, and the next run goes on from it.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from configs.load import load_recipe, preset_names
 from flows import server
+from flows.device import SLOTS_VARIABLE
 from flows.doctor import Check, check_prefect, check_store, check_versions, guarded, print_table, recorded_server
 from flows.store import Store
+from flows.supervisor import Supervised
 
 if TYPE_CHECKING:
     from prefect.events.schemas.automations import AutomationCore
 
-HEARTBEAT_S = 30
 MISSED_HEARTBEATS = 4
 ZOMBIES = "derive: a run whose process is gone is crashed"
+NO_HEARTBEAT = "no heartbeat for two minutes: its process or machine is gone; run it again, it resumes"
 HEARTBEAT_EVENT = "prefect.flow-run.heartbeat"
-ENDINGS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
+ENDINGS = (
+    *("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended", "Checkpointed", "GateFailed", "DryRun"),
+    *("Scheduled", "AwaitingRetry", "Resuming", "Pending"),  # it will be started again
+)
+"""Names of states after which no heartbeat comes."""
+WAITING_ROOM = 16
+"""Runs beyond those that may compute, each a process that waits for its device and says behind whom."""
+LOOK_EVERY_S = 60.0
+RESTART_DELAY_S = 2.0
+INSTALL_ATTEMPTS, INSTALL_PAUSE_S = 20, 3.0
 
 
-def configure_heartbeat() -> None:
-    """Set how often runs say that they live; before prefect is imported."""
-    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
+def configure_slots(limit: int) -> int:
+    """Let so many runs compute at a time, whoever starts them; returns how many processes may be there for that."""
+    os.environ.setdefault(SLOTS_VARIABLE, str(limit))
+    return limit + WAITING_ROOM
+
+
+def keep_states_true(store: Store) -> None:
+    """Look now and every minute, in a thread of this process, whether Prefect shows runs as they are."""
+    from flows.reconcile import reconcile
+
+    settled: set[str] = set()
+
+    def work() -> None:
+        told = ""
+        while True:
+            try:
+                for said in reconcile(store, settled):
+                    print(said, flush=True)
+                told = ""
+            except Exception as error:  # the server is away, or of another version
+                if type(error).__name__ != told:
+                    told = type(error).__name__
+                    print(f"note: states were not compared with the store: {told}: {str(error)[:200]}", flush=True)
+            time.sleep(LOOK_EVERY_S)
+
+    threading.Thread(target=work, daemon=True, name="reconcile").start()
+
+
+def add_automations(entries: Sequence[str]) -> None:
+    """Install templates (`flows/automations.py`) once the deployments are there, in a thread."""
+    from flows.automations import install
+
+    def work() -> None:
+        told = ""
+        for _ in range(INSTALL_ATTEMPTS):
+            try:
+                for said in install(entries):
+                    print(said, flush=True)
+                return
+            except Exception as error:  # the deployments come a few seconds later
+                told = str(error)[:300]
+                time.sleep(INSTALL_PAUSE_S)
+        print(f"note: no automation was made: {told}", flush=True)
+
+    if entries:
+        threading.Thread(target=work, daemon=True, name="automations").start()
+
+
+class KeptServer:
+    """A server that is started again when it ends without being asked to. Use it as a context."""
+
+    def __init__(self, start: Callable[[], Supervised], ready: Callable[[Supervised], None]) -> None:
+        """`ready` waits for the first one and raises where it does not come up."""
+        self._start, self._closing = start, threading.Event()
+        self._server = start()
+        try:
+            ready(self._server)
+        except BaseException:
+            self._server.close()
+            raise
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="server")
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._closing.is_set():
+            if self._server.wait(1.0) is None:
+                continue
+            if self._closing.wait(RESTART_DELAY_S):
+                return
+            print("the Prefect server has ended; it is started again, runs go on meanwhile", flush=True)
+            self._server.close()
+            self._server = self._start()
+
+    def __enter__(self) -> KeptServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._thread.join(RESTART_DELAY_S + 2.0)
+        self._server.close()
 
 
 def ensure_automations() -> list[str]:
@@ -61,14 +152,13 @@ def zombie_automation() -> AutomationCore:
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
         threshold=1,
-        within=timedelta(seconds=HEARTBEAT_S * MISSED_HEARTBEATS),
+        within=timedelta(seconds=server.HEARTBEAT_S * MISSED_HEARTBEATS),
     )
-    message = "no heartbeat for two minutes: its process or machine is gone; run it again, it resumes"
     return AutomationCore(
         name=ZOMBIES,
         description="Made by `derive up`, once; change it or switch it off as you like.",
         trigger=trigger,
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, name=None, message=message, force=False)],
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, name=None, message=NO_HEARTBEAT, force=False)],
     )
 
 

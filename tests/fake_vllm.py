@@ -24,6 +24,7 @@ Answer = tuple[int, bytes]
 
 class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def handle_error(self, *_: Any) -> None:
         pass  # the other side left before the answer

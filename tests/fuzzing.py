@@ -6,6 +6,7 @@ made from `seed` and its number alone, so that `first` brings back the one that 
 
     fuzz_answers(seed, seconds=60)      random answers, and golds with pieces cut, doubled and broken, as final answers
     fuzz_mutated_golds(seed, 1_000)     golds proved to be worth something else (tests.property.mutated_answers)
+    fuzz_documents(seed, seconds=60)    JSON documents and tables, random ones and golds with pieces cut and broken
     fuzz_programs(seed, seconds=60)     honest and hostile programs with pieces cut, doubled and broken, in the sandbox
 
 `tests/property/test_verifiers_fuzz.py` runs them with a fresh seed in CI, `tests/benchmarks/bench_verifiers.py` in
@@ -15,6 +16,7 @@ bulk.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import random
 import signal
@@ -24,14 +26,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from tests.hostile_suite import FOLDER, processes_of
 from tests.property.mutated_answers import mutation, respelled
 from verifiers.answers.equivalence import compare
 from verifiers.api import Outcome, Task, Verdict
 from verifiers.code import judge_with
+from verifiers.json_schema import JsonSchemaVerifier
 from verifiers.math import MathVerifier
 from verifiers.sandbox.judging import Judge
+from verifiers.table import TableVerifier
 
 ANSWER_LIMIT_S = 2.0
 """Processor time that judging one answer may take."""
@@ -52,6 +57,32 @@ GOLDS = [
     "7", "-\\frac{3}{4}", "3\\sqrt{2}", "0.458", "(1,2)", "\\{1,2\\}", "(-\\infty,2)\\cup(3,5)", "x+2y=3", "C",
     "\\begin{pmatrix}1\\\\2\\end{pmatrix}", "n=4k+2", "3:45", "a cat", "5 cm", "f(x)=2x", "a<b<c", "x=k\\pi",
 ]  # fmt: skip
+
+DOCUMENT_PIECES = [
+    "{", "}", "[", "]", '"', ",", ":", "null", "true", "1", "-1", "0.10", "1e9", "1e999", "NaN", "\\u0041", "\\ud800",
+    "\\", "\n", "\r", "\t", " ", "|", "|---|", "---", "```", "```json\n", "```csv\n", "\n```\n", "~~~", "%", "**",
+    "1,000", "</think>", "\u00e9", "e\u0301", "\u2028", '"n": 1', "a,b\n", "\x00", "\ufeff",
+]  # fmt: skip
+_NESTED = {
+    "$ref": "#/$defs/node",
+    "$defs": {
+        "node": {
+            "type": ["object", "array", "number"],
+            "properties": {"n": {"multipleOf": 0.1}, "next": {"$ref": "#/$defs/node"}, "s": {"pattern": "^[a-z]*$"}},
+            "required": ["n"],
+            "unevaluatedProperties": {"type": "string"},
+            "items": {"anyOf": [{"const": 1}, {"$ref": "#/$defs/node"}]},
+            "uniqueItems": True,
+        }
+    },
+}
+DOCUMENT_TASKS = [
+    Task("j1", "", '{"n": 0.3, "next": {"n": 1}, "s": "ab"}', "json_schema", {"schema": _NESTED, "order": "free"}),
+    Task("j2", "", "", "json_schema", {"schema": _NESTED}),
+    Task("j3", "", "[[1, 2], [true, null], 1e3]", "json_schema", {"order": {"/*": "free"}}),
+    Task("t1", "", "city,people,share\nOslo,717710,50%\nBergen,291940,0.25", "table", {"rows": "free"}),
+    Task("t2", "", "| a | b |\n|---|---|\n| 1 | x |\n| 2 | |", "table", {"columns": "fixed", "text": "folded"}),
+]
 
 PROGRAMS = [
     "def solve(n):\n    total = 0\n    for k in range(n):\n        total += k * k\n    return total\n",
@@ -136,6 +167,27 @@ def fuzz_mutated_golds(seed: int, count: int | None = None, seconds: float | Non
     return _series(case, count, seconds, first, lambda: [os.getpid()])
 
 
+def fuzz_documents(seed: int, count: int | None = None, seconds: float | None = None, first: int = 0) -> Fuzzed:
+    """Judge broken documents and tables against golds that can all be read. Raises Broken."""
+    verifiers = {"json_schema": JsonSchemaVerifier(), "table": TableVerifier()}
+    verifiers["json_schema"].judge(DOCUMENT_TASKS[0], "")  # imports
+
+    def case(number: int) -> bool:
+        rng = _rng("document", seed, number)
+        task, kind = rng.choice(DOCUMENT_TASKS), rng.random()
+        if kind < 0.4:
+            text = json.dumps(_random_value(rng, 4), ensure_ascii=rng.random() < 0.5)
+        elif kind < 0.8:
+            text = mutated_text(task.answer or '{"n": 1, "x": ""}', DOCUMENT_PIECES, rng, rng.randint(1, 6))
+        else:
+            text = "".join(rng.choices(DOCUMENT_PIECES, k=rng.choice((3, 12, 40)))) * rng.choice((1, 1, 50))
+        completion = f"```{rng.choice(('json', 'csv', 'markdown', ''))}\n{text}\n```" if rng.random() < 0.4 else text
+        with _explained(f"documents, FUZZ_SEED={seed} FUZZ_CASE={number}: {task.id}, completion {completion!r}"):
+            return _checked(verifiers[task.verifier].judge(task, completion))
+
+    return _series(case, count, seconds, first, lambda: [os.getpid()])
+
+
 def fuzz_programs(seed: int, count: int | None = None, seconds: float | None = None, first: int = 0) -> Fuzzed:
     """Judge programs, none of which can pass, in a sandbox with its default layers. Raises Broken."""
     harmful = (path for path in sorted(FOLDER.glob("*.py")) if not path.name.startswith(("hang_", "bomb_")))
@@ -165,6 +217,20 @@ def fuzz_programs(seed: int, count: int | None = None, seconds: float | None = N
         folders = [sandbox.scratch for sandbox in (judge.programs, judge.scripts) if sandbox.scratch]
     left = sum(len(processes_of(folder)) for folder in folders)
     return Fuzzed(fuzzed.count, fuzzed.accepted, fuzzed.slowest_s, fuzzed.grown_mb, fuzzed.peak_mb, left)
+
+
+def _random_value(rng: random.Random, depth: int) -> Any:
+    """A JSON value of the names and kinds that the schemas of `DOCUMENT_TASKS` speak of."""
+    kind = rng.randrange(9 if depth else 6)
+    if kind < 6:
+        text = rng.choice(("", "ab", "AB", "e\u0301", "\ud800", "```"))
+        number = rng.choice((0.1, 0.30, 0.35, 1e300, -0.0))
+        return (rng.randint(-3, 3), number, None, rng.random() < 0.5, text, 10 ** rng.randint(0, 1_100))[kind]
+    size = rng.randint(0, 4)
+    if kind == 6:
+        return [_random_value(rng, depth - 1) for _ in range(size)]
+    names = rng.choices(("n", "next", "s", "a", "city", "share"), k=size)
+    return {"n": 0, **{name: _random_value(rng, depth - 1) for name in names}}
 
 
 def mutated_text(text: str, pieces: list[str], rng: random.Random, changes: int) -> str:

@@ -60,6 +60,7 @@ class Composite:
             raise ValueError(f"{name}: weights {self.weights}; allowed: more than 0, and finite")
         if not 0.0 <= ceiling < 1.0:
             raise ValueError(f"{name}: ceiling {ceiling!r}; allowed: at least 0 and less than 1")
+        self.deadline_s = sum(float(getattr(part, "deadline_s", 0.0)) for part in (*self.gates, *self.decides))
         told = [f"{part.name}-{part.version}" for part in (*self.gates, *self.decides)]
         told += [f"{part}*{weight:g}" for part, weight in sorted(self.weights.items())]
         self.version = "+".join(["1", *told, *([f"ceiling-{ceiling:g}"] if self.weights else [])])

@@ -2,7 +2,8 @@
 
 A line in:
 
-    {"completion": "...", "gold": "42"}                                    math, choice, think_math (or "answer")
+    {"completion": "...", "gold": "42"}                             math, choice, table, think_math (or "answer")
+    {"completion": "...", "schema": {...}, "gold": "{...}"}                json_schema, with one of the two or both
     {"completion": "...", "tests": "...", "entry_point": "f", "prompt": "..."}                       code, a script
     {"completion": "...", "entry_point": "f", "calls": [{"args": [3], "expected": 9}]}                code, calls
     {"completion": "...", "cases": [{"stdin": "...", "stdout": "..."}]}                        code, whole programs
@@ -42,7 +43,7 @@ from verifiers.pool import VerifierPool
 
 _VERDICT_KEYS = ("outcome", "score", "extracted", "reason", "seconds")
 _OWN_KEYS = frozenset(("completion", "gold", "answer", "id", "verifier", "metadata", "source", *_VERDICT_KEYS))
-_NEED_GOLD = frozenset(("math", "choice", "exact", "think_math"))
+_NEED_GOLD = frozenset(("math", "choice", "exact", "table", "think_math"))
 _NEED_FAMILY = frozenset(("puzzles", "think_puzzles"))
 _NEED_TESTS = frozenset(("code", "code_hidden"))
 _NEED_INSTRUCTIONS = frozenset(("instructions", "instructions_loose"))
@@ -193,6 +194,20 @@ def _read_line(line: str, where: str, verifier: str) -> tuple[dict[str, Any], Ta
     if not isinstance(row, dict):
         hint = f"; {each}" if isinstance(row, list) else ""
         raise UserError(f'{where}: a {type(row).__name__}; allowed: an object {{"completion": ..., "gold": ...}}{hint}')
+    return row, *as_task(row, where, verifier)
+
+
+def as_task(row: Mapping[str, Any], where: str, verifier: str) -> tuple[Task, str]:
+    """The task and the completion that a line's object holds for a verifier.
+
+    Args:
+        row: As at the top of this file.
+        where: Where it stands, for messages; also the task's id, if it has none.
+        verifier: Registry name.
+
+    Raises:
+        UserError: Something that the verifier needs is missing or of another type.
+    """
     given = {key: value for key, value in row.items() if value is not None}
     if not isinstance(given.get("completion"), str):
         raise UserError(f"{where}: completion: {_shown(row, 'completion')}; allowed: a text{_instead(row)}")
@@ -212,7 +227,7 @@ def _read_line(line: str, where: str, verifier: str) -> tuple[dict[str, Any], Ta
     _check_needs(verifier, gold or answer, metadata, where, _instead(row))
     name = str(given.get("id", where))
     task = Task(name, prompt, gold or answer, verifier, metadata, str(given.get("source", "")))
-    return row, task, given["completion"]
+    return task, given["completion"]
 
 
 def _gold(given: Mapping[str, Any], key: str, where: str) -> str:
@@ -243,6 +258,8 @@ def _check_needs(verifier: str, gold: str, metadata: Mapping[str, Any], where: s
     needs = f"verifier {verifier!r} needs"
     if verifier in _NEED_GOLD and not gold.strip():
         raise UserError(f"{where}: gold: empty; {needs} the gold answer as `gold` or `answer`{instead}")
+    if verifier == "json_schema" and not gold.strip() and not isinstance(metadata.get("schema"), (dict, bool)):
+        raise UserError(f"{where}: schema: missing; {needs} `schema`, or the expected document as `gold`{instead}")
     if verifier in _NEED_FAMILY and not isinstance(metadata.get("family"), str):
         raise UserError(f"{where}: metadata.family: missing; {needs} the problem's metadata, with its family{instead}")
     if verifier in _NEED_INSTRUCTIONS and not (metadata.get("instruction_id_list") and "kwargs" in metadata):

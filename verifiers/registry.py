@@ -1,30 +1,44 @@
 """Which verifiers there are: the entry-point group `derivative_factory.verifiers`, and the ones built in.
 
-A plugin is any installed distribution with an entry point in that group, whose value names a class that is
-constructed without arguments (see `verifiers/README.md`). The built-in ones are known here too, so that a plain
-checkout on PYTHONPATH works without installation.
+A plugin is any installed distribution with an entry point in that group, whose value names a function
+`verify(completion, task)`, or a class that is constructed without arguments (see `verifiers/README.md`). The built-in
+ones are known here too, so that a plain checkout on PYTHONPATH works without installation.
+
+A plugin that cannot be imported, whatever it does instead (`sys.exit` too), is a UserError of whoever asks for it by
+name, and of nobody else; what it prints at import goes to stderr.
 
 `identity(name)` is what a run's lineage records of a verifier: name, version, and a digest of its source. The digest
-covers the syntax trees of its module and of everything it imports from the same top-level package, without docstrings
-and comments, so that it changes when judging may change and not when a comment does. Third-party libraries are not
-covered; a verifier whose judgement depends on one names that library's version in its own `version`.
+covers the meaning (`configs/syntax.py`) of its module and of everything that it imports, in turn, from its own
+distribution and from this folder, so that it changes when judging may change, and not with a comment or another Python.
+Third-party libraries are not covered; a verifier whose judgement depends on one names that library's version in its own
+`version`.
 """
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import difflib
 import functools
 import hashlib
 import importlib
 import importlib.util
-from importlib.metadata import entry_points
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.syntax import canonical, imports_of, parse
 from verifiers.api import Verifier
+from verifiers.plain import accept
 
 GROUP = "derivative_factory.verifiers"
+OWN_PACKAGE = "verifiers"
+BUILT_IN_ORIGIN = "built in"
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 BUILT_IN = {
     "math": "verifiers.math:MathVerifier",
     "format": "verifiers.format:FormatVerifier",
@@ -34,120 +48,179 @@ BUILT_IN = {
     "exact": "verifiers.exact:ExactVerifier",
     "instructions": "verifiers.instructions:StrictInstructions",
     "instructions_loose": "verifiers.instructions:LooseInstructions",
+    "json_schema": "verifiers.json_schema:JsonSchemaVerifier",
     "puzzles": "verifiers.puzzles:PuzzleVerifier",
+    "table": "verifiers.table:TableVerifier",
     "think_math": "verifiers.think_math:think_math",
     "think_puzzles": "verifiers.think_puzzles:think_puzzles",
 }
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where a verifier comes from.
+
+    Attributes:
+        name: Registry name.
+        value: `module:attribute`.
+        point: The entry point; None for one that is built in.
+    """
+
+    name: str
+    value: str
+    point: EntryPoint | None = None
+
+    @property
+    def module(self) -> str:
+        """Name of the module."""
+        return self.value.partition(":")[0].strip()
+
+    @property
+    def attribute(self) -> str:
+        """Name in the module, with dots where it is inside something; extras, which mean nothing here, left out."""
+        return self.value.partition(":")[2].partition("[")[0].strip()
+
+    @property
+    def version(self) -> str:
+        """Version of the distribution; "0" where it has none."""
+        return str(getattr(self.point and self.point.dist, "version", None) or "0")
+
+    @property
+    def origin(self) -> str:
+        """`built in`, or the distribution's name and version."""
+        if self.point is None:
+            return BUILT_IN_ORIGIN
+        return f"{getattr(self.point.dist, 'name', None) or 'an unnamed distribution'} {self.version}"
+
+    @property
+    def packages(self) -> set[str]:
+        """Top-level packages whose source is the verifier's own."""
+        listed = self.point.dist.read_text("top_level.txt") if self.point is not None and self.point.dist else None
+        return {self.module.partition(".")[0], OWN_PACKAGE, *(listed or "").split()}
+
+
 def names() -> list[str]:
-    """Names of all verifiers that can be loaded, sorted."""
+    """Names of all verifiers that are built in or installed, sorted; whether each can be loaded is not asked."""
     return sorted(_targets())
 
 
 def check_name(name: str) -> None:
-    """Raises UserError with the nearest name when there is no such verifier. Imports nothing."""
-    _target(name)
+    """Raises UserError when there is no such verifier (the nearest is named) or more than one. Imports nothing."""
+    target_of(name)
 
 
-@functools.cache
-def load_verifier(name: str) -> Verifier:
-    """The verifier with this name. Raises UserError when there is none, or when it cannot be imported."""
-    target = _target(name)
-    module_name, _, attribute = target.partition(":")
-    try:
-        verifier = getattr(importlib.import_module(module_name), attribute)()
-    except Exception as error:
-        raise UserError(f"verifier: {name!r} ({target}) cannot be loaded: {type(error).__name__}: {error}; "
-                        "mend or uninstall the distribution that offers it") from error
-    if not isinstance(verifier, Verifier):
-        raise UserError(f"verifier: {name!r} ({target}) has no name, version or judge(task, completion); "
-                        "see verifiers/README.md")
-    return verifier
-
-
-@functools.cache
-def identity(name: str) -> dict[str, str]:
-    """Name, version and source digest of a verifier, for the lineage of whatever it judged."""
-    verifier = load_verifier(name)
-    module_name = _target(name).partition(":")[0]
-    return {"name": name, "version": str(verifier.version), "source": source_digest(module_name)}
-
-
-def source_digest(module_name: str) -> str:
-    """Digest of a module's meaning: its syntax tree and those of its package's modules that it imports, in turn."""
-    package = module_name.partition(".")[0]
-    pending, trees = [module_name], {}
-    while pending:
-        current = pending.pop()
-        path = None if current in trees else _source_path(current)
-        if path is None:
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        pending += [found for found in _imports(tree, current) if found.partition(".")[0] == package]
-        trees[current] = ast.dump(_without_docstrings(tree))
-    digest = hashlib.sha256()
-    for current in sorted(trees):
-        digest.update(f"{current}\0{trees[current]}\0".encode())
-    return digest.hexdigest()
-
-
-def _targets() -> dict[str, str]:
-    targets = dict(BUILT_IN)
-    for point in entry_points(group=GROUP):
-        if targets.setdefault(point.name, point.value) != point.value:
-            raise UserError(f"verifier: the name {point.name!r} is offered by both {targets[point.name]} and "
-                            f"{point.value}; rename the entry point of one, or uninstall it")
-    return targets
-
-
-def _target(name: str) -> str:
+def target_of(name: str) -> Target:
+    """Where a verifier comes from. Raises UserError when there is none, or more than one. Imports nothing."""
     targets = _targets()
     if name not in targets:
         near = difflib.get_close_matches(name, targets, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"verifier: {name!r} is not known; allowed: {', '.join(sorted(targets))}{hint}")
-    return targets[name]
+    first, *others = targets[name]
+    if not _NAME.fullmatch(name):  # files are named by it
+        raise UserError(f"verifier: {name!r} ({first.origin}) is no name; allowed: letters, digits, _, - and .; rename "
+                        "the entry point")
+    if others:
+        both = " and ".join(f"{each.value} ({each.origin})" for each in (first, others[0]))
+        raise UserError(f"verifier: the name {name!r} is offered by both {both}; rename the entry point of one, or "
+                        "uninstall it")
+    return first
 
 
-def _source_path(module_name: str) -> Path | None:
-    """Where a module's source lies; None for what is not a module (an imported name) or has no source."""
+def origins(name: str) -> str:
+    """Where all verifiers of this name come from, for messages and tables. Raises KeyError when there is none."""
+    return ", ".join(target.origin for target in _targets()[name])
+
+
+@functools.cache
+def load_verifier(name: str) -> Verifier:
+    """The verifier with this name, a plain function as an object like any other.
+
+    Raises:
+        UserError: there is none or more than one, it cannot be imported, or what is named is no verifier.
+    """
+    target = target_of(name)
+    mend = f"mend or uninstall the distribution that offers it ({target.origin})"
+    if not target.attribute:
+        raise UserError(f"verifier: {name!r} ({target.value}) names a module and nothing in it; allowed: "
+                        f"\"{target.module}:verify\"; {mend}")
     try:
-        spec = importlib.util.find_spec(module_name)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be a caller's JSON
+            module = importlib.import_module(target.module)
+            found: object = module
+            for part in target.attribute.split("."):
+                if not hasattr(found, part):
+                    near = difflib.get_close_matches(part, dir(found), 1)
+                    raise UserError(f"verifier: {name!r} ({target.value}): {target.module} has no {target.attribute!r}"
+                                    f"{f'; did you mean {near[0]!r}?' if near else ''}; {mend}")
+                found = getattr(found, part)
+            return accept(name, target.version, found, module)
+    except (UserError, KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:  # `sys.exit` at import too
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(":")
+        raise UserError(f"verifier: {name!r} ({target.value}) cannot be loaded: {told}; {mend}") from error
+
+
+@functools.cache
+def identity(name: str) -> dict[str, str]:
+    """Name, version and source digest of a verifier, for the lineage of whatever it judged."""
+    verifier, target = load_verifier(name), target_of(name)
+    return {"name": name, "version": str(verifier.version), "source": source_digest(target.module, target.packages)}
+
+
+def source_digest(module_name: str, packages: Iterable[str] = ()) -> str:
+    """Digest of a module's meaning: its own and that of all modules that it imports from some packages, in turn.
+
+    Args:
+        module_name: The module.
+        packages: Top-level packages besides the module's own. Nothing is imported.
+    """
+    inside = {module_name.partition(".")[0], *packages}
+    pending, meanings = [module_name], dict[str, str]()
+    while pending:
+        current = pending.pop()
+        path = None if current in meanings else module_file(current)
+        if path is None:
+            continue
+        tree = parse(path.read_bytes())
+        meanings[current] = canonical(tree)
+        parents = [current.rsplit(".", count)[0] for count in range(1, current.count(".") + 1)]
+        imported = imports_of(tree, current, path.name == "__init__.py")
+        pending += [each for each in (*parents, *imported) if each.partition(".")[0] in inside]
+    digest = hashlib.sha256()
+    for current in sorted(meanings):
+        digest.update(f"{current}\0{meanings[current]}\0".encode())
+    return digest.hexdigest()
+
+
+def module_folder(name: str) -> Path | None:
+    """The folder of a verifier's module, found without importing it; None where it is not on the path."""
+    path = module_file(target_of(name).module)
+    return None if path is None else path.parent
+
+
+def module_file(module_name: str) -> Path | None:
+    """Where a module's source lies; None for what is no module (an imported name) or has no source. Imports nothing."""
+    parts = module_name.split(".")
+    try:
+        spec: ModuleSpec | None = importlib.util.find_spec(parts[0])
     except (ImportError, ValueError):
         return None
+    for count in range(2, len(parts) + 1):
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(".".join(parts[:count]), list(spec.submodule_search_locations))
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     return Path(spec.origin)
 
 
-def _imports(tree: ast.Module, module_name: str) -> list[str]:
-    """Absolute names that a module may import; `from a import b` gives both `a` and `a.b`."""
-    found: list[str] = []
-    path = _source_path(module_name)
-    is_package = path is not None and path.name == "__init__.py"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = module_name.split(".")
-                parts = parts[: len(parts) - node.level + (1 if is_package else 0)]
-                base = ".".join([*parts, *([node.module] if node.module else [])])
-            found.append(base)
-            found += [f"{base}.{alias.name}" for alias in node.names]
-    return [name for name in found if name]
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            continue
-        node.body = [part for part in node.body if not _is_text(part)]
-    return tree
-
-
-def _is_text(part: ast.stmt) -> bool:
-    """A string that stands alone: a docstring, of a constant too."""
-    return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
+def _targets() -> dict[str, list[Target]]:
+    """Each name's targets, of which there should be one."""
+    targets = {name: [Target(name, value)] for name, value in BUILT_IN.items()}
+    for point in entry_points(group=GROUP):
+        known = targets.setdefault(point.name, [])
+        if all(each.value != point.value for each in known):
+            known.append(Target(point.name, point.value, point))
+    return targets

@@ -29,6 +29,8 @@ from verifiers.processes import kill_below, resident_mb, starved_s, state
 
 LOAD_TIMEOUT_S = 120.0
 """Time for a worker to start, import a verifier, and take in a chunk."""
+MAX_OWN_DEADLINE_S = 3600.0
+"""The longest deadline that a verifier may ask for itself (`deadline_s`), since it waits for a server."""
 END_TIMEOUT_S = 3.0
 """Time for a keeper to end by itself after all below it was killed."""
 STARVED_FACTOR = 10.0
@@ -105,6 +107,7 @@ class Worker:
         self.buffer = b""
         self.rest_mb = self.peak_mb = 0.0  # resident memory after loading, and the most seen since
         self.failed_starts = 0
+        self.own_deadlines: dict[str, float] = {}  # of verifiers that wait for others, and say for how long
         self.doing = ""  # for people
         self.since = 0.0
 
@@ -231,7 +234,7 @@ class Worker:
 
     def _receive(self, job: Job) -> dict[str, Any]:
         """The reply to the next problem. Raises Fault when the deadline passes or the worker ends."""
-        clock = _Clock(job.deadline_s, self.judge) if self.failed_starts == 0 else _Clock(LOAD_TIMEOUT_S)
+        clock = _Clock(self._deadline_s(job), self.judge) if self.failed_starts == 0 else _Clock(LOAD_TIMEOUT_S)
         self._note(f"task {job.name!r}")
         while True:
             reply = self._line(clock)
@@ -244,10 +247,15 @@ class Worker:
                 self.failed_starts = 0
                 self.rest_mb = self.peak_mb = resident_mb(self.judge)
                 self._note(f"task {job.name!r}")
-                clock = _Clock(job.deadline_s, self.judge)
+                self.own_deadlines[reply["loaded"]] = min(reply["deadline_s"], MAX_OWN_DEADLINE_S)
+                clock = _Clock(self._deadline_s(job), self.judge)
             else:
                 self.failed_starts = 0
                 return reply
+
+    def _deadline_s(self, job: Job) -> float:
+        """The pool's deadline, or the verifier's own if that is longer: its clock must run out first."""
+        return max(job.deadline_s, self.own_deadlines.get(job.verifier, 0.0))
 
     def _line(self, clock: _Clock) -> dict[str, Any]:
         while b"\n" not in self.buffer:

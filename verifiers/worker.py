@@ -152,7 +152,7 @@ class _Server:
                 warm_up()
             self.verifiers[name] = verifier
             self._cap_memory()
-            self.reply({"loaded": name})
+            self.reply({"loaded": name, "deadline_s": float(getattr(verifier, "deadline_s", 0.0))})
         return self.verifiers[name]
 
     def _cap_memory(self) -> None:

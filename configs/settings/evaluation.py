@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from configs.errors import UserError
 from configs.settings.common import Fraction, Frozen, Sampling, StageBase, StageId, TaskSource
 from configs.settings.corpus import CorpusSource
 from configs.settings.tools import ToolUse, check_room
@@ -22,6 +23,14 @@ class EvaluateStage(StageBase):
     )
     tasks: tuple[TaskSource, ...] = Field(min_length=1, description="Held-out problems.")
     judge: str | None = Field(default=None, description="Verifier that judges; empty takes each task set's own.")
+    audit: str | None = Field(
+        default=None,
+        description="Second verifier that judges a share of the greedy answers, for agreement and gap of every model; "
+        "best one that shares no code with the judge. No figure and no gate depends on it.",
+    )
+    audit_share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.25, description="Share of the problems that are audited, the same ones for every model."
+    )
     sampling: Sampling = Field(
         default=Sampling(),
         description="How the k samples of pass@k are drawn; greedy pass@1 ignores all but max_new_tokens.",
@@ -54,6 +63,15 @@ class EvaluateStage(StageBase):
     max_no_verdict: Fraction = Field(
         default=0.1, description="The stage stops when more than this share of the latest verdicts is missing."
     )
+
+    @model_validator(mode="after")
+    def _another_one_audits(self) -> EvaluateStage:
+        if self.audit is not None and self.audit == self.judge:
+            raise UserError(
+                f"{self.id}.audit: {self.audit!r} is the judge; allowed: another verifier, which knows something else; "
+                "name one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _room_for_outputs(self) -> EvaluateStage:

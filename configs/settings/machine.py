@@ -11,8 +11,8 @@ from configs.errors import UserError
 from configs.settings.common import Frozen
 from configs.settings.rollout import RolloutServer
 
-RANKED_KINDS = ("pretrain", "sft", "dpo")
-"""Stage kinds that run on all processes of a machine profile; every other kind runs in one."""
+RANKED_KINDS = ("pretrain", "sft", "dpo", "sample", "rl", "evaluate")
+"""Stage kinds that run on all processes of a machine profile; the others, corpus and release, run in one."""
 
 
 class CorpusWorkers(Frozen):
@@ -111,6 +111,11 @@ class Machine(Frozen):
         default=False,
         description="End a stage that has stalled and start it again from its last checkpoint, at most as often as "
         "one that asks for a retry.",
+    )
+    stop_grace_s: PositiveFloat = Field(
+        default=20.0,
+        description="Seconds that a cancelled stage has to end its step and write a checkpoint, before it is killed. "
+        "Prefect allows a cancelled run 30 s; with more here, the stage goes on for as long after its run has ended.",
     )
     launcher: tuple[str, ...] = Field(
         default=(),

@@ -179,6 +179,11 @@ class RlStage(StageBase, Optimization):
     max_no_verdict: Fraction = Field(
         default=0.05, description="The stage stops when more than this share of the latest verdicts is missing."
     )
+    allow_uncertified: bool = Field(
+        default=False,
+        description="Train on a reward whose verifier has no card, a stale one, or one that it failed "
+        "(`derive verifiers certify`).",
+    )
 
     @model_validator(mode="after")
     def _curriculum_fits(self) -> RlStage:

@@ -23,7 +23,9 @@ from derivatives.evaluation.formats import (
 )
 from derivatives.rollout.engine import Completion, RolloutEngine
 from derivatives.rollout.judged import own_verdict
+from derivatives.rollout.on_ranks import share_out
 from derivatives.rollout.tools import FAULT, FORGED
+from derivatives.training.ranks import ALONE, Ranks
 from verifiers.api import Outcome, Task, Verdict, incorrect
 from verifiers.breaker import Breaker
 from verifiers.pool import VerifierPool
@@ -52,7 +54,7 @@ class Answer:
 @dataclass(frozen=True)
 class Asking:
     """How problems are put and judged; the same for all models but for the format. `faults` counts those of the
-    sandbox, where answers may use tools."""
+    sandbox, where answers may use tools; of several ranks each answers a share."""
 
     pool: VerifierPool
     examples: Examples
@@ -60,12 +62,30 @@ class Asking:
     system: str | None
     seed: int
     faults: Breaker | None = None
+    ranks: Ranks = ALONE
 
 
 def ask(
     engine: RolloutEngine, tasks: Sequence[Task], form: str, asking: Asking, sampling: Sampling, num_samples: int
 ) -> list[list[Answer]]:
-    """`num_samples` answers to each task, in order."""
+    """`num_samples` answers to each task, in order, on every rank."""
+    return share_out(
+        asking.ranks,
+        len(tasks),
+        lambda places: _ask(engine, [(place, tasks[place]) for place in places], form, asking, sampling, num_samples),
+    )
+
+
+def _ask(
+    engine: RolloutEngine,
+    numbered: Sequence[tuple[int, Task]],
+    form: str,
+    asking: Asking,
+    sampling: Sampling,
+    num_samples: int,
+) -> list[list[Answer]]:
+    """Answers to this rank's tasks, whose numbers among all name their random numbers."""
+    tasks = [task for _, task in numbered]
     room = engine.model.config.max_position_embeddings - sampling.max_new_tokens
     prompts = [_encode(engine, task, form, asking, room) for task in tasks]
     judged: dict[tuple[int, int], tuple[str, Future[Verdict]]] = {}
@@ -80,7 +100,7 @@ def ask(
                 raise too_many
         judged[index, sample] = text, _verdict(asking.pool, tasks[index], completion, text)
 
-    keys = [f"{form}/{number}/{task.id}" for number, task in enumerate(tasks)]
+    keys = [f"{form}/{number}/{task.id}" for number, task in numbered]
     stop = NEXT_QUESTION if form == FEW_SHOT else None
     groups = engine.generate(prompts, num_samples, sampling, asking.seed, keys, on_completion=submit, stop_text=stop)
     return [

@@ -150,6 +150,21 @@ def print_table(results: Mapping[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(width=NUM_COLUMNS)
     console.print(overall, by_task)
+    if results.get("audit"):
+        console.print(_audit_table(results["audit"]))
+
+
+def _audit_table(found: Mapping[str, Any]) -> Any:
+    """Agreement with the auditor, the gap, and the gain that it confirms."""
+    from rich.table import Table
+
+    title = f"audited by {found['verifier']} on {found['problems']} problems"
+    table = Table("model", "agreement", "gap", "gain by the judge there", "gain confirmed", title=title)
+    for name, one in found["models"].items():
+        gained = found["gains"].get(name) or {}
+        gains = (_percent(gained.get(by), sign=True) for by in ("judge", "audit"))
+        table.add_row(name, _percent(one["agreement"]), _percent(one["gap"], sign=True), *gains)
+    return table
 
 
 def _constant(best: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from derivatives.training.batch import Row, pack
 from derivatives.training.chat import END_OF_TEXT, encode_text
 from derivatives.training.forward import hidden_states
 from derivatives.training.model import head_weight, num_real_tokens
+from derivatives.training.ranks import ALONE, Ranks
 
 MAX_BYTES = 200_000
 """Text that is read of each source; the figure's error is then well below a hundredth of a bit."""
@@ -63,11 +64,13 @@ def text_rows(
 
 
 @torch.inference_mode()
-def bits_per_byte(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str]) -> float:
-    """Bits that the model needs for each byte of the documents."""
+def bits_per_byte(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], ranks: Ranks = ALONE
+) -> float:
+    """Bits that the model needs for each byte of the documents; every rank works out a share, and must call it."""
     rows, num_bytes = text_rows(tokenizer, documents, model.config.max_position_embeddings)
     nats = 0.0
-    for batch in pack(rows, _BATCH_TOKENS):
+    for batch in pack(rows, _BATCH_TOKENS)[ranks.rank :: ranks.num]:
         placed = batch.to(model.device)
         hidden_TE = hidden_states(model, placed)
         nats += float(
@@ -75,4 +78,5 @@ def bits_per_byte(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, do
                 hidden_TE, head_weight(model), placed.targets_T, placed.weights_T, num_real_tokens(tokenizer)
             )
         )
-    return nats / math.log(2) / num_bytes
+    total = sum(own for (own,) in ranks.gather_numbers([nats]))
+    return total / math.log(2) / num_bytes

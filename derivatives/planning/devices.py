@@ -21,6 +21,7 @@ class Gpu:
 
 
 GPUS = {
+    "B200": Gpu(2250, 180, 8000),
     "H200": Gpu(989, 141, 4800),
     "H100": Gpu(989, 80, 3350),
     "H100 PCIe": Gpu(756, 80, 2000),
@@ -48,6 +49,8 @@ class Device:
     num_processes: int
     num_threads: int | None
     tensor_parallel: int = 1
+    has_server: bool = False
+    """Completions are drawn by a server, on devices of its own."""
 
     @property
     def num_data(self) -> int:
@@ -67,6 +70,7 @@ def device_of(machine: Machine) -> Device:
             machine.num_processes,
             machine.num_threads,
             machine.tensor_parallel,
+            machine.rollout is not None,
         )
     given = machine.memory_gb, machine.memory_bandwidth_gb_s, machine.peak_tflops
     name = machine.gpu or DEFAULT_GPU
@@ -89,6 +93,7 @@ def device_of(machine: Machine) -> Device:
         machine.num_processes,
         machine.num_threads,
         machine.tensor_parallel,
+        machine.rollout is not None,
     )
 
 

@@ -3,7 +3,7 @@
     training   weights, FP32 masters, two moments, gradients (each divided over the ranks that share a model), layers
                and embedding gathered for a pass, activations kept for the backward pass, the one layer that is passed
                back through (made again where recomputed), the output projection, a frozen reference where there is one
-               (not with adapters)
+               (not with adapters); on several ranks that draw as well, a whole copy of the weights on each
     drawing    weights, the key-value cache of all slots, keys and values of a prefill, logits
 
 What a layer keeps of a token was counted by torch's profiler on CPU over six shapes (`bench_recompute.py`), and is
@@ -40,7 +40,8 @@ KEPT_BYTES, MAX_CHUNK_TOKENS = 2**27, 1024
 """As in `derivatives/losses/cross_entropy.py`."""
 BY_INPUTS = ("o_proj", "down_proj")
 """As in `derivatives/training/tensor_parallel.py`: maps whose outputs are not cut."""
-NUM_SLOTS, CPU_CACHE_BYTES, CACHE_SHARE = 256, 2 * 2**30, 0.3
+NUM_SLOTS, CPU_CACHE_BYTES, CACHE_SHARE, ROOM_SHARE = 256, 2 * 2**30, 0.3, 0.5
+SMALL_DEVICE, SMALL_PREFILL = 40e9, 8192
 PREFILL_TOKENS = {"cpu": 4096, "cuda": 32_768}
 """As in `derivatives/rollout/engine.py`."""
 PROCESS_BYTES = {"cpu": 0.53e9, "cuda": 1.5e9}
@@ -86,6 +87,8 @@ class Load:
     """Of them, those that share each layer."""
     has_reference: bool = False
     drawing: Drawing | None = None
+    has_server: bool = False
+    """It draws, elsewhere."""
     process_bytes: float | None = None
     device_bytes: float = 80e9
     """Of which the cache of completions takes a share at most."""
@@ -109,7 +112,7 @@ def memory_of(load: Load) -> Memory:
     Training and drawing take turns, so the larger of the two counts on top of what stays.
     """
     held = _held(load)
-    drawing = _drawing(load) if load.drawing is not None else {}
+    drawing = _drawing(load) if load.drawing is not None and not load.has_server else {}
     step = _step(load) if load.trains else {}
     more = step if sum(step.values()) >= sum(drawing.values()) else drawing
     own = PROCESS_BYTES[load.device] if load.process_bytes is None else load.process_bytes
@@ -143,8 +146,10 @@ def _held(load: Load) -> dict[str, float]:
         root = shape.parameters - shape.layers * shape.layer_parameters
         layer = shape.layer_parameters / load.tensor_parallel
         found["gathered"] = (2 * layer + root) * each + max(layer, root) * FP32
+        if load.drawing is not None and not load.has_server:  # `rollout/on_ranks.py`
+            found["copy"] = (shape.parameters + (0 if load.rank is None else trained)) * each
     if load.has_reference and load.rank is None:  # with adapters the reference is the model with them off
-        found["reference"] = shape.parameters * each
+        found["reference"] = shape.parameters * each / ranks
     return found
 
 
@@ -228,7 +233,10 @@ def _drawing(load: Load) -> dict[str, float]:
     assert load.drawing is not None
     shape, each, drawing = load.shape, _bytes(load), load.drawing
     cache, slots = cache_bytes(load)
-    prefill = min(PREFILL_TOKENS[load.device], drawing.completions * drawing.prompt_tokens)
+    most = PREFILL_TOKENS[load.device]
+    if load.device == "cuda" and load.device_bytes < SMALL_DEVICE:
+        most = SMALL_PREFILL
+    prefill = min(most, drawing.completions * drawing.prompt_tokens)
     keys = prefill * shape.kv_bytes_per_token(each)
     logits = slots * shape.vocabulary * (each + 3 * FP32)
     return {"cache": cache, "prefill": keys + prefill * 4 * shape.hidden * each, "logits": logits}
@@ -239,6 +247,9 @@ def cache_bytes(load: Load) -> tuple[float, int]:
     assert load.drawing is not None
     column = load.shape.kv_bytes_per_token(_bytes(load))
     columns = load.drawing.prompt_tokens + load.drawing.max_new_tokens
-    budget = CPU_CACHE_BYTES if load.device == "cpu" else CACHE_SHARE * load.device_bytes
+    budget: float = CPU_CACHE_BYTES
+    if load.device == "cuda":
+        weights = load.shape.parameters * _bytes(load)
+        budget = max(0.0, min(CACHE_SHARE * load.device_bytes, ROOM_SHARE * (load.device_bytes - weights)))
     slots = max(1, int(min(NUM_SLOTS, load.drawing.completions, budget // (column * columns))))
     return slots * columns * column * (CPU_CACHE_COPIES if load.device == "cpu" else 1), slots

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from configs.errors import UserError
 from configs.schema import Stage
 from configs.settings.evaluation import EvaluateStage
-from configs.settings.machine import divisors, require_divides
+from configs.settings.machine import RANKED_KINDS, divisors, require_divides
 from configs.settings.reinforcement import RlStage, SampleStage
 from configs.settings.training import DpoStage, Optimization, Supervised
 from derivatives.planning.amounts import Amount, Known, amount_of
@@ -100,11 +100,16 @@ def load_of(stage: Stage, shape: Shape, device: Device, amount: Amount) -> Load 
     work, draw = amount.train, amount.draw
     drawing = None
     if draw is not None:
-        drawing = Drawing(int(draw.completions), round(draw.prompt_tokens), draw.max_new_tokens)
+        own = max(1, int(draw.completions / device.num_processes))  # ranks share the problems out
+        drawing = Drawing(own, round(draw.prompt_tokens), draw.max_new_tokens)
     base = Load(shape, device=device.kind, drawing=drawing, device_bytes=device.memory)
     if isinstance(stage, (SampleStage, EvaluateStage)):
         precision = stage.precision if isinstance(stage, SampleStage) else "bf16"
-        return replace(base, precision=precision, trains=False) if drawing is not None else None
+        if drawing is None:
+            return None
+        if isinstance(stage, SampleStage):
+            base = replace(base, has_server=device.has_server)
+        return replace(base, precision=precision, trains=False, num_processes=device.num_processes)
     if not isinstance(stage, Optimization):
         return None
     tokens = (work.tokens if work else stage.micro_batch_tokens) / device.num_data
@@ -123,6 +128,7 @@ def load_of(stage: Stage, shape: Shape, device: Device, amount: Amount) -> Load 
         num_processes=device.num_processes,
         tensor_parallel=device.tensor_parallel,
         has_reference=isinstance(stage, RlStage) and stage.kl_coefficient > 0,
+        has_server=device.has_server,
     )
 
 
@@ -168,6 +174,8 @@ def predict(asked: Asked, found: Found | None, why_untimed: str = "") -> Predict
         return replace(line, unpredicted=amount.unknown)
     tokens, steps = _tokens(amount)
     line = replace(line, tokens=tokens, steps=steps)
+    if device.has_server and amount.draw is not None and not isinstance(stage, EvaluateStage):
+        return replace(line, unpredicted="speed: a vLLM server draws, on devices that are not known here")
     train_s = 0.0 if amount.train is None else step_seconds(load, amount.train, device, found, loss_kind(stage))
     draw_s = 0.0 if amount.draw is None else draw_seconds(load, amount.draw, device, found)
     draw_once = train_s + draw_s if amount.draw is not None and amount.train is not None else draw_s
@@ -223,11 +231,11 @@ def remedies(asked: Asked) -> list[str]:
             adapted = next((one for one in _same_result(smaller, itself=True) if fits(one, device)), None)
             if adapted is not None:
                 found.append(_as_settings(stage.id, load, adapted))
-        if isinstance(stage, Supervised) and device.kind == "cuda":
+        if isinstance(stage, (Supervised, RlStage)) and device.kind == "cuda":
             found += _more_processes(stage.id, load, device)
     least = min((memory_of(one).total for one in _same_result(load, itself=True)), default=memory_of(load).total)
     if not found:
-        alone = "" if isinstance(stage, Supervised) else f"; {stage.kind} runs in one process"
+        alone = "" if stage.kind in RANKED_KINDS else f"; {stage.kind} runs in one process"
         found.append(f"no setting fits: a device with at least {least / 1e9:.0f} GB, or a smaller base{alone}")
     return found
 

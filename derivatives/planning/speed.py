@@ -13,7 +13,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from derivatives.planning.devices import Device
 from derivatives.planning.memory import Load, cache_bytes, memory_of, trained_parameters
@@ -59,6 +59,10 @@ class DrawWork:
     mean_tokens: float
     max_new_tokens: int
 
+    def share_of(self, ranks: int) -> DrawWork:
+        """What each of several ranks draws."""
+        return replace(self, completions=max(1.0, self.completions / ranks), prompts=max(1.0, self.prompts / ranks))
+
 
 def train_question(load: Load, loss: str = "cross_entropy") -> TrainQuestion:
     """What the probe is asked about a step of this load."""
@@ -77,6 +81,7 @@ def train_question(load: Load, loss: str = "cross_entropy") -> TrainQuestion:
 
 def draw_question(load: Load, work: DrawWork) -> DrawQuestion:
     """What the probe is asked about drawing."""
+    work = work.share_of(load.num_processes)
     columns = round(work.prompt_tokens + (work.mean_tokens + work.max_new_tokens) / 2)
     columns = -(-columns // 32) * 32
     rows = int(min(cache_bytes(load)[1], work.completions))
@@ -124,8 +129,10 @@ def step_seconds(
 def draw_seconds(load: Load, work: DrawWork, device: Device, found: Found | None) -> float:
     """Seconds to draw completions, or NaN where nothing was timed.
 
-    All slots step together; a step costs a fixed part and one for each row. The last completions end alone.
+    All slots step together; a step costs a fixed part and one for each row. The last completions end alone. Each rank
+    draws an equal share.
     """
+    work = work.share_of(load.num_processes)
     slots = min(cache_bytes(load)[1], work.completions)
     tokens = work.completions * work.mean_tokens
     waves = tokens / slots if work.completions > slots else 0.0

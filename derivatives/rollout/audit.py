@@ -7,9 +7,10 @@ verifier and not what is true.
 The alarm compares the latest samples with the first ones: it is raised when the reward's score rose, the gap grew by
 more than `max_gap`, and by more than `NUM_DEVIATIONS` standard errors of that difference.
 
-A second verdict that is missing takes no part and is counted; it never stops the stage. Not covered: a verifier that is
-fooled from the first step on leaves no rise to see (the curve of the gap still shows it), and two verifiers that share
-a fault agree.
+A second verdict that is missing takes no part and is counted; it never stops the stage. `OUT/audit.json` holds what all
+audits found together (`Agreement.as_dict`) and the latest completions on which the two disagree, for the report. Not
+covered: a verifier that is fooled from the first step on leaves no rise to see (the curve of the gap still shows it),
+and two verifiers that share a fault agree.
 """
 
 from __future__ import annotations
@@ -17,18 +18,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from configs.settings.reinforcement import Audit
+from configs.stage import write_json_atomic
+from derivatives.evaluation.agreement import Agreement
 from derivatives.rollout.judged import Group, worth
-from verifiers.api import Outcome, Task
+from verifiers.api import Outcome, Task, Verdict
 from verifiers.pool import VerifierPool
 
 MIN_SAMPLES = 64
 """Samples that are compared, at least: the first ones with the latest ones."""
 NUM_DEVIATIONS = 2.0
+FILE = "audit.json"
+MAX_DISAGREEMENTS = 12
+"""The latest ones that are kept to be shown; the rollout store has all."""
 STREAM = 0x41554449
 """Keeps the choice of samples apart from other draws of the same seed and step."""
 
@@ -81,6 +88,8 @@ class Auditor:
         self.pool = VerifierPool(num_workers, verifier=audit.verifier)
         self.history: list[Sums] = []
         self.alarms: list[int] = []
+        self.labels = Agreement()
+        self.disagreements: list[dict[str, Any]] = []
 
     def __enter__(self) -> Auditor:
         return self
@@ -97,10 +106,23 @@ class Auditor:
             judged[p][g] = replace(judged[p][g], audit=verdict)
         return judged
 
-    def note(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
-        """Take in a step's audit; what the progress log says of it, nothing for a step without."""
+    def note(self, step: int, groups: Sequence[Group], tasks: Sequence[Task] = ()) -> dict[str, float]:
+        """Take in a step's audit; what the progress log says of it, nothing for a step without.
+
+        Args:
+            step: Its number.
+            groups: All that was rolled out.
+            tasks: The groups' problems; without them no disagreement is kept to be shown.
+        """
         if not self.is_due(step):
             return {}
+        for number, group in enumerate(groups):
+            for one in group:
+                if one.audit is not None:
+                    self.labels.note(one.verdict, one.audit)
+                    if one.audit.outcome is not one.verdict.outcome and tasks:
+                        told = _told(step, tasks[number], one.completion.text, one.verdict, one.audit)
+                        self.disagreements = [*self.disagreements, told][-MAX_DISAGREEMENTS:]
         asked = [one for group in groups for one in group if one.audit is not None]
         pairs = [
             (worth(one.verdict, self.partial_credit), worth(one.audit, self.partial_credit))
@@ -144,12 +166,32 @@ class Auditor:
             "the rollouts that only the first verifier accepts (`derive rollouts rescore`)"
         )
 
+    def write(self, out: Path, judge: str) -> None:
+        """Write what all audits so far found to `OUT/audit.json`. `judge` is the verifier that gives the reward."""
+        write_json_atomic(
+            out / FILE,
+            {
+                "verifier": self.audit.verifier, "judge": judge, "max_gap": self.audit.max_gap, "alarms": self.alarms,
+                **self.labels.as_dict(), "disagreements": self.disagreements,
+            },
+        )  # fmt: skip
+
+    def figures(self) -> dict[str, Any]:
+        """For `metrics.json`: alarms, and agreement and gap over the whole stage where something was audited."""
+        agreement, gap = self.labels.agreement(), self.labels.gap()
+        shares = {} if agreement is None or gap is None else {
+            "audit_agreement": agreement["value"], "audit_gap": gap["value"],
+        }  # fmt: skip
+        return {"drift_alarms": self.alarms, **shares}
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return {
             "verifier": self.audit.verifier,
             "history": [list(astuple(sums)) for sums in self.history],
             "alarms": list(self.alarms),
+            "labels": self.labels.as_dict(),
+            "disagreements": list(self.disagreements),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -157,6 +199,8 @@ class Auditor:
         if state["verifier"] == self.audit.verifier:
             self.history = [Sums(*values) for values in state["history"]]
             self.alarms = list(state["alarms"])
+            self.labels = Agreement.from_dict(state["labels"]) if "labels" in state else Agreement()
+            self.disagreements = list(state.get("disagreements", []))
 
     def _choose(self, step: int, groups: Sequence[Group]) -> list[tuple[int, int]]:
         """Which completions are judged again: evenly at random among those that have a verifier's verdict."""
@@ -170,6 +214,13 @@ class Auditor:
         ]
         order = np.random.default_rng((self.seed, step, STREAM)).permutation(len(fit))
         return [fit[place] for place in sorted(order[: self.audit.samples].tolist())]
+
+
+def _told(step: int, task: Task, completion: str, first: Verdict, second: Verdict) -> dict[str, Any]:
+    """A completion on which the two differ, as a report shows it."""
+    said = ({"outcome": one.outcome.value, "extracted": one.extracted, "reason": one.reason} for one in (first, second))
+    about = {"step": step, "source": task.source, "prompt": task.prompt, "answer": task.answer}
+    return {**about, "completion": completion, **dict(zip(("first", "second"), said, strict=True))}
 
 
 def _at_least(num: int, history: Sequence[Sums]) -> tuple[Sums, int]:

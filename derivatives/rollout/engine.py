@@ -42,8 +42,11 @@ _STEPS_PER_READING = 16
 _STEPS_WORTH_COPIES = 16
 """With as many steps ahead on a CPU, copies of the weights in the order of its products pay (`packed_weights.py`)."""
 _PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}
-_CACHE_SHARE = 0.3
-"""Share of a CUDA device's memory that the cache may take."""
+_SMALL_DEVICE, _SMALL_PREFILL = 40e9, 8192
+"""Bytes of a GPU below which a prefill takes so many tokens."""
+_CACHE_SHARE, _ROOM_SHARE = 0.3, 0.5
+"""Of a GPU's memory, and of what the weights leave of it: the cache takes the smaller. Neither depends on what is free
+at the moment, which would decide about rounding."""
 _CPU_CACHE_BYTES = 2 * 2**30
 
 
@@ -93,6 +96,11 @@ OnCompletion = Callable[[int, int, Completion], None]
 """Called with the prompt's index, the sample's index and the completion as soon as it ends."""
 
 
+def cache_budget(device_bytes: float, weight_bytes: float) -> int:
+    """Bytes of a GPU that the key-value cache may take."""
+    return max(0, int(min(_CACHE_SHARE * device_bytes, _ROOM_SHARE * (device_bytes - weight_bytes))))
+
+
 class RolloutEngine:
     """Generates from a live `Qwen2ForCausalLM`; keeps nothing of its weights from one call to the next."""
 
@@ -108,6 +116,9 @@ class RolloutEngine:
         self.num_real_tokens = num_real_tokens(tokenizer)
         self.stop_ids = frozenset(stop_ids(tokenizer))
         self.num_slots = num_slots or _NUM_SLOTS
+        self.prefill_tokens = _PREFILL_TOKENS[self.device.type]
+        if self.device.type == "cuda" and torch.cuda.get_device_properties(self.device).total_memory < _SMALL_DEVICE:
+            self.prefill_tokens = _SMALL_PREFILL
         self._slots: Slots | None = None
         self._rotary = torch.empty(0)
         stops_V = torch.zeros(self.model.model.embed_tokens.weight.shape[0], dtype=torch.bool)
@@ -173,7 +184,8 @@ class RolloutEngine:
         size = weights.embedding.element_size()
         column_bytes = 2 * len(weights.layers) * weights.num_kv_heads * weights.head_dim * size
         if self.device.type == "cuda":
-            budget = int(torch.cuda.get_device_properties(self.device).total_memory * _CACHE_SHARE)
+            total = torch.cuda.get_device_properties(self.device).total_memory
+            budget = cache_budget(total, sum(parameter.nbytes for parameter in self.model.parameters()))
         else:
             budget = _CPU_CACHE_BYTES
         num_slots = max(1, min(self.num_slots, num_completions, budget // (column_bytes * num_columns)))
@@ -279,7 +291,7 @@ class _Run:
         """Keys and values of the next prompts, all but their last tokens, which the first step feeds."""
         first = self.num_prefilled
         width = max(len(self.prompts[self.order[first]]) - 1, 1)
-        count = max(1, _PREFILL_TOKENS[self.kind] // width)
+        count = max(1, self.engine.prefill_tokens // width)
         chosen = self.order[first : first + count]
         self.num_prefilled += len(chosen)
         tokens_BT = torch.zeros((len(chosen), max(len(self.prompts[i]) for i in chosen) - 1), dtype=torch.int64)

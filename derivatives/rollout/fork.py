@@ -63,10 +63,11 @@ def begin(stage_file: StageFile, out: Path) -> None:
     if (origin / SAMPLES).is_file():
         shutil.copyfile(origin / SAMPLES, out / SAMPLES)  # later steps are cut off by whoever goes on with it
     state["fingerprint"] = fingerprint(stage_file)
-    for number, group in enumerate(state["optimizer"]["adamw"]["param_groups"]):
-        # Restored with the moments, they would undo a change; matrices, which alone decay, come first.
-        group["betas"] = (stage.beta1, stage.beta2)
-        group["weight_decay"] = stage.weight_decay if number == 0 else 0.0
+    for part in state.get("shards") or [state["optimizer"]]:  # of several ranks, each with its own rows
+        for number, group in enumerate(part["adamw"]["param_groups"]):
+            # Restored with the moments, they would undo a change; matrices, which alone decay, come first.
+            group["betas"] = (stage.beta1, stage.beta2)
+            group["weight_decay"] = stage.weight_decay if number == 0 else 0.0
     checkpoint.save(out, step, state)
 
 

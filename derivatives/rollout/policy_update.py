@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import ModuleType
 
 import torch
@@ -34,11 +34,15 @@ from derivatives.losses.policy import PolicyTokens
 from derivatives.rollout.entropy_control import EntropyControl
 from derivatives.rollout.judged import Group, Judged
 from derivatives.training import attention
-from derivatives.training.batch import PackedBatch, Row, pack, pack_shared
+from derivatives.training.batch import PackedBatch, Row, pack, pack_share, pack_shared
 from derivatives.training.forward import hidden_states
 from derivatives.training.loop import Trainer
 from derivatives.training.lora import adapters_off
 from derivatives.training.model import head_weight, load_model, num_real_tokens
+from derivatives.training.preference import open_frozen
+from derivatives.training.ranks import Ranks
+from derivatives.training.sharding import LossOf
+from derivatives.training.tensor_parallel import share_loss
 
 LOSSES: dict[str, ModuleType] = {
     "grpo": grpo, "dapo": dapo, "dr_grpo": dr_grpo, "gspo": gspo, "cispo": cispo, "rloo": rloo,
@@ -61,6 +65,15 @@ class Totals:
     importance: float = 0.0
     capped: float = 0.0
     losses: list[dict[str, float]] = field(default_factory=list)
+
+    def over(self, ranks: Ranks) -> Totals:
+        """Those of all ranks; the losses are that already."""
+        names = [one.name for one in fields(self) if one.name != "losses"]
+        by_rank = ranks.gather_shares([getattr(self, name) for name in names])
+        columns = dict(zip(names, zip(*by_rank, strict=True), strict=True))
+        largest = max(columns.pop("largest_mismatch"))
+        sums = {name: sum(column) for name, column in columns.items()}
+        return Totals(**sums, largest_mismatch=largest, losses=self.losses)
 
 
 class PolicyUpdate:
@@ -86,11 +99,16 @@ class PolicyUpdate:
         self.entropy = EntropyControl(stage.entropy_coefficient, stage.entropy_target)
         self.num_real_tokens = num_real_tokens(trainer.tokenizer)
         self.reference: PreTrainedModel | None = None
-        if stage.kl_coefficient > 0 and stage.lora is not None:
+        self.frozen: LossOf | None = None
+        """The reference spread over several ranks, where it is a model of its own."""
+        self.has_reference = stage.kl_coefficient > 0
+        if self.has_reference and stage.lora is not None:
             self.reference = trainer.model
-        elif stage.kl_coefficient > 0:
+        elif self.has_reference and trainer.ranks.alone:
             self.reference, _ = load_model(stage_file.model_folder(), stage.precision, trainer.device)
             self.reference.requires_grad_(False)
+        elif self.has_reference:
+            self.frozen = open_frozen(stage_file.model_folder(), stage.precision, trainer.device, trainer.ranks)
 
     def step(self, prompts: Sequence[list[int]], groups: Sequence[Group]) -> dict[str, float]:
         """Update on a step's groups; returns what the progress log says of it."""
@@ -103,12 +121,17 @@ class PolicyUpdate:
             packed = [
                 ([self._with_old(batch) for batch in batches], divisor, keys) for batches, divisor, keys in packed
             ]
+        if self.has_reference and not self.trainer.ranks.alone:
+            packed = [
+                ([self._with_reference(batch) for batch in batches], divisor, keys) for batches, divisor, keys in packed
+            ]
         for batches, divisor, keys in packed:
             if batches:
                 losses = self.trainer.update(
                     batches, lambda hidden, batch: self._loss(hidden, batch, totals), divisor, keys
                 )
                 totals.losses.append(losses)
+        totals = totals.over(self.trainer.ranks)
         num = max(totals.num_tokens, 1.0)
         if totals.num_tokens:
             self.entropy.note(totals.entropy / num)
@@ -187,10 +210,13 @@ class PolicyUpdate:
                     continue
                 lengths.append(one.completion.num_drawn)
                 advantage = float(advantages_PG[p, g])
-                if advantage != 0.0 or self.reference is not None or self.entropy.coefficient > 0:
+                if advantage != 0.0 or self.has_reference or self.entropy.coefficient > 0:
                     families[-1].append(self._row(prompts[p], one, advantage, f"prompt {p} sample {g}"))
         rows, limit = [row for family in families for row in family], self.stage.micro_batch_tokens
-        if attention.method_of(self.trainer.model) == "documents":
+        ranks = self.trainer.ranks
+        if not ranks.alone:
+            batches = pack_share(rows, limit, ranks.data_rank, ranks.num_data) if rows else []
+        elif attention.method_of(self.trainer.model) == "documents":
             batches = pack_shared(families, [len(prompts[p]) for p in part], limit)
         else:
             batches = pack(rows, limit) if rows else []
@@ -213,13 +239,39 @@ class PolicyUpdate:
     def _with_old(self, batch: PackedBatch) -> PackedBatch:
         """The batch with the log-probabilities of the policy before the step's first update."""
         placed = batch.to(self.trainer.device)
-        with torch.no_grad():
-            log_probs_T, _ = self._log_probs(self.trainer.model, hidden_states(self.trainer.model, placed), placed)
+        log_probs_T = self.trainer.look(placed, self._only_log_probs)
         return replace(placed, extras={**placed.extras, "old_log_probs": log_probs_T})
 
+    def _with_reference(self, batch: PackedBatch) -> PackedBatch:
+        """The batch with the reference's log-probabilities, where no forward pass can be within another's."""
+        placed = batch.to(self.trainer.device)
+        if self.frozen is None:
+            with adapters_off(self.trainer.model):
+                log_probs_T = self.trainer.look(placed, self._only_log_probs)
+        else:
+            model = self.frozen.model
+            with torch.no_grad():
+                log_probs_T = self.frozen(placed, lambda hidden, own: self._log_probs(model, hidden, own)[0])
+        return replace(placed, extras={**placed.extras, "reference_log_probs": log_probs_T})
+
+    def _only_log_probs(self, hidden_TE: Tensor, batch: PackedBatch) -> Tensor:
+        return self._log_probs(self.trainer.model, hidden_TE, batch)[0]
+
     def _log_probs(self, model: PreTrainedModel, hidden_TE: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        targets_T = torch.where(batch.weights_T > 0, batch.targets_T, -100)
-        temperature = self.stage.sampling.temperature
+        """Log-probability and entropy of each token that is trained on, FP32 [T], 0 elsewhere.
+
+        Ranks that share layers share out the tokens; each gets the result of all.
+        """
+        trained_T, ranks, temperature = batch.weights_T > 0, self.trainer.ranks, self.stage.sampling.temperature
+
+        def of(hidden_TE: Tensor, head_VE: Tensor, own_T: Tensor) -> Tensor:
+            targets_T = torch.where(own_T, batch.targets_T, -100)
+            return torch.stack(chunked_log_probs(hidden_TE, head_VE, targets_T, temperature, self.num_real_tokens))
+
+        if ranks.tensor > 1:
+            log_probs_T, entropy_T = share_loss(of, hidden_TE, head_weight(model), trained_T, ranks)
+            return log_probs_T, entropy_T
+        targets_T = torch.where(trained_T, batch.targets_T, -100)
         return chunked_log_probs(hidden_TE, head_weight(model), targets_T, temperature, self.num_real_tokens)
 
     def _loss(self, hidden_TE: Tensor, batch: PackedBatch, totals: Totals) -> Tensor:
@@ -232,9 +284,13 @@ class PolicyUpdate:
         if self.importance_cap is not None:
             losses_T = losses_T * self._importance(batch, old_T, self.importance_cap, totals)
         divergence_T = torch.zeros_like(losses_T)
-        if self.reference is not None:
-            with torch.no_grad(), adapters_off(self.reference):
-                reference_T, _ = self._log_probs(self.reference, hidden_states(self.reference, batch), batch)
+        if self.has_reference:
+            if "reference_log_probs" in batch.extras:
+                reference_T = batch.extras["reference_log_probs"]
+            else:
+                assert self.reference is not None
+                with torch.no_grad(), adapters_off(self.reference):
+                    reference_T, _ = self._log_probs(self.reference, hidden_states(self.reference, batch), batch)
             divergence_T = divergence(log_probs_T, reference_T, self.stage.kl_estimator)
             losses_T = losses_T + self.stage.kl_coefficient * divergence_T
         if self.entropy.coefficient > 0:

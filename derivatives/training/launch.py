@@ -27,7 +27,9 @@ POLL_S = 0.05
 SETTLE_S = 0.5
 """After one rank has ended badly, for others that failed at the same moment to be seen."""
 GRACE_S = 5.0
-"""Between SIGTERM and SIGKILL for the ranks that are left."""
+"""Between SIGTERM and SIGKILL for the ranks that are left when one has failed."""
+STOP_GRACE_S = 600.0
+"""The same when an end was asked for: ranks finish their step and write a checkpoint. Whoever asks has a limit too."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -44,7 +46,7 @@ def launch(num_processes: int, command: Sequence[str]) -> int:
     failed = {rank: code for rank, code in enumerate(codes) if code not in (0, None)}
     if not failed and not ends:
         return 0
-    _end(ranks)
+    _end(ranks, STOP_GRACE_S if ends else GRACE_S)
     if ends:
         return 128 + ends[0]
     rank, code = min(failed.items(), key=lambda item: (item[1] == LOST_EXIT, item[1] > 0, item[0]))
@@ -68,9 +70,9 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], ends: Sequence[int]) -> list
         time.sleep(POLL_S)
 
 
-def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(ranks: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
     """SIGTERM to all that run, SIGKILL after the grace period."""
-    deadline = time.monotonic() + GRACE_S
+    deadline = time.monotonic() + grace_s
     for rank in ranks:
         if rank.poll() is None:
             rank.terminate()

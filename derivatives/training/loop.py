@@ -53,6 +53,7 @@ from derivatives.training.recompute import recompute_layers
 from derivatives.training.schedule import learning_rate
 from derivatives.training.sharding import Loss, LossOf, ShardedAdamW, shard
 from derivatives.training.spread import open_spread, read_rows, two_layers, write_spread
+from derivatives.training.stopping import STOPPED_EXIT, Stop
 from derivatives.training.tensor_parallel import cut, share_loss
 from derivatives.training.throughput import ModelFlops, peak_flops, peak_memory_gb
 from derivatives.training.trackers import Trackers
@@ -160,6 +161,10 @@ class Trainer:
         self.step, self.total = 0, 0
         self._seconds, self._num_timed = 0.0, 0  # of this process, for the time that is left
         self._step_flops = 0.0
+        self._stop = Stop(self._save_before_step)
+        self._saved_step = 0
+        self._before: dict[str, Any] | None = None
+        """What a checkpoint holds beside the optimizer's state, as it was before this step; None once it updates."""
         self._resume()
 
     def _require_no_leak(self) -> None:
@@ -180,6 +185,7 @@ class Trainer:
         if found is None:
             return
         self.step, saved = found
+        self._saved_step = self.step
         _require_same_run(saved["fingerprint"], self.fingerprint, self.out)
         if saved["environment"] != self._environment():
             environments = self._environment(), saved["environment"]
@@ -195,38 +201,78 @@ class Trainer:
     def steps(self, total: int) -> Iterator[int]:
         """Steps still to do, counted from 1; a checkpoint is begun after every `checkpoint_every` of them.
 
+        A SIGTERM from here to the end of `finish` ends the process after the step, with a checkpoint (`stopping.py`);
+        after the last step it waits for the end of the stage.
+
         Raises:
             OSError: A checkpoint could not be written; at the first step after that is known, or at the end.
+            SystemExit: On every rank, when one was asked to stop.
         """
         self.total = total
+        done = False
+        self._stop.arm()
         try:
             with _bar(self.stage.id, self.step, total, self.ranks.first) as self._show:
                 while self.step < total:
                     self.saver.poll()
+                    self._stop_if_asked()
+                    self._before = self._common() if self.ranks.alone else None
                     self.step += 1
                     self._started = time.perf_counter()
                     yield self.step
+                    self._before = None
                     if self.step % self.stage.checkpoint_every == 0 and self.step < total:
                         self.save_checkpoint()
                     if isinstance(self.stage, RlStage) and self.stage.fork_every is not None:
                         self.saver.wait()  # a fork point is taken of the whole checkpoint before the next step
             self.saver.wait()
+            done = True
         finally:
             self.saver.close()
+            if not done:
+                self._stop.disarm()
+
+    def _stop_if_asked(self) -> None:
+        """Between two steps: leave with a checkpoint if any rank was asked to. Every rank must call it."""
+        if not any(asked for (asked,) in self.ranks.gather_numbers([float(self._stop.asked)])):
+            return
+        if self.step > self._saved_step:
+            self.save_checkpoint()
+        self.saver.wait()
+        if self.ranks.first:
+            kept = ", with a checkpoint" if self.step else ""
+            print(f"stopped after step {self.step} of {self.total}{kept}", file=sys.stderr, flush=True)
+        raise SystemExit(STOPPED_EXIT)
+
+    def _save_before_step(self) -> str | None:
+        """Within a step that has not updated anything yet: write the state from before it."""
+        before, done = self._before, self.step - 1
+        if before is None:
+            return None
+        if done > self._saved_step:
+            self._save(done, before)
+        self.saver.wait()
+        kept = "with a checkpoint from before it" if done else "the first, so that there is nothing to keep"
+        return f"stopped within step {self.step} of {self.total}, {kept}"
 
     def save_checkpoint(self) -> None:
         """Begin to write everything that the rest of the run depends on; `saver.wait` waits for the end of it."""
-        saved = {
+        self._save(self.step, self._common())
+
+    def _common(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the optimizer's state, as it is now."""
+        return {
             "fingerprint": self.fingerprint,
             "environment": self._environment(),
             "state": copy.deepcopy(self.state),
             "watch": copy.deepcopy(self.watch.state()),
             "rng": torch.get_rng_state(),
         }
+
+    def _save(self, step: int, common: dict[str, Any]) -> None:
         own = self.optimizer.state_dict()
-        if self.ranks.alone:
-            saved["optimizer"] = own
-        self.saver.save(self.step, saved, own)
+        self.saver.save(step, {**common, "optimizer": own} if self.ranks.alone else common, own)
+        self._saved_step = step
 
     def _environment(self) -> dict[str, Any]:
         return {
@@ -311,6 +357,7 @@ class Trainer:
         lr = learning_rate(self.stage, self.step, self.total)
         limits = self.watch.loss_limit(), self.watch.norm_limit()
         self.saver.wait_until_read()
+        self._before = None
         grad_norm = self.optimizer.step(lr, limits[1] if total < limits[0] else 0.0)
         good = total < limits[0] and grad_norm < limits[1]
         if good:
@@ -395,8 +442,11 @@ class Trainer:
             save_model(self.model, self.tokenizer, self.out / "model", weights)
         else:
             write_spread(self.model, self.tokenizer, self.out, self.lora, self.stage.precision, self.ranks)
-        if not self.ranks.first:
-            return
+        if self.ranks.first:
+            self._write_down(more)
+        self._stop.disarm()
+
+    def _write_down(self, more: Mapping[str, Any]) -> None:
         kind = self.stage.kind
         metrics.plot_curves(self.out, [f"{kind}/loss", f"{kind}/grad_norm", f"{kind}/lr"])
         named = {f"{kind}/{name}": value for name, value in more.items()}

@@ -117,7 +117,7 @@ def _work_out(stage_file: StageFile, stage: DpoStage, rows: Sequence[Row], ranks
 def _own_share(stage_file: StageFile, stage: DpoStage, rows: Sequence[Row], ranks: Ranks) -> dict[int, float]:
     """This rank's; the model, or its share of it, is in memory meanwhile."""
     device = stage_file.machine.device
-    whole = _open_frozen(stage_file.model_folder(), stage.precision, device, ranks)
+    whole = open_frozen(stage_file.model_folder(), stage.precision, device, ranks)
     own: dict[int, float] = {}
 
     def log_probs(hidden_TE: Tensor, batch: PackedBatch) -> Tensor:
@@ -129,7 +129,7 @@ def _own_share(stage_file: StageFile, stage: DpoStage, rows: Sequence[Row], rank
     return own
 
 
-def _open_frozen(folder: Path, precision: Precision, device: str, ranks: Ranks) -> LossOf:
+def open_frozen(folder: Path, precision: Precision, device: str, ranks: Ranks) -> LossOf:
     """The starting model, spread over all ranks as for training, but in its working precision alone."""
     if ranks.alone:
         return LossOf(load_model(folder, precision, device)[0])

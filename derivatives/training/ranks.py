@@ -124,11 +124,11 @@ class Ranks:
 ALONE = Ranks()
 
 
-def timeout_s() -> float:
+def timeout_s(default: float = TIMEOUT_S) -> float:
     """Seconds that a rank waits for the others: `DERIVE_RANK_TIMEOUT_S`, or the default. Raises UserError."""
     given = os.environ.get(TIMEOUT_VARIABLE, "")
     try:
-        seconds = float(given) if given else TIMEOUT_S
+        seconds = float(given) if given else default
     except ValueError:
         seconds = 0.0
     if not 0.0 < seconds < float("inf"):
@@ -137,8 +137,13 @@ def timeout_s() -> float:
 
 
 @contextmanager
-def joined(machine: Machine, out: Path) -> Iterator[Ranks]:
+def joined(machine: Machine, out: Path, patience_s: float = TIMEOUT_S) -> Iterator[Ranks]:
     """The group of a stage that writes `out`, for as long as it runs.
+
+    Args:
+        machine: Says how many ranks there are.
+        out: The stage's folder.
+        patience_s: How long ranks wait for one another, unless `DERIVE_RANK_TIMEOUT_S` says otherwise.
 
     Raises:
         UserError: The profile's number of processes is not the number that were started; or what the stage raised,
@@ -154,7 +159,7 @@ def joined(machine: Machine, out: Path) -> Iterator[Ranks]:
         yield ALONE
         return
     found = dist.is_initialized()  # a caller's own group stays the caller's
-    ranks = _join(machine, out)
+    ranks = _join(machine, out, timeout_s(patience_s))
     try:
         yield ranks
         ranks.gather(None)  # nobody leaves before all are done
@@ -173,7 +178,7 @@ def joined(machine: Machine, out: Path) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def _join(machine: Machine, out: Path) -> Ranks:
+def _join(machine: Machine, out: Path, patience_s: float) -> Ranks:
     rank, num = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     backend = "gloo"
     if machine.device == "cuda":
@@ -192,7 +197,7 @@ def _join(machine: Machine, out: Path) -> Ranks:
     # accelerate's default would have transformers load the weights on the first rank only, and noise on the others.
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     if not dist.is_initialized():
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s()))
+        dist.init_process_group(backend, timeout=timedelta(seconds=patience_s))
     ranks = Ranks(rank, num, machine.tensor_parallel, machine.device)
     ranks.gather(None)  # an old failure is gone before anyone can fail
     return ranks

@@ -28,7 +28,9 @@ from derivatives.training import attention
 from derivatives.training.model import head_weight
 from derivatives.training.recompute import decoder_layers
 
-PEAK_TFLOPS = {"H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0, "A10": 125.0}
+PEAK_TFLOPS = {
+    "B200": 2250.0, "H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0, "A10": 125.0,
+}  # fmt: skip
 """Dense bf16 peak of GPUs whose name contains this, the first that fits; from their makers' data sheets."""
 BACKWARD, FROZEN_BACKWARD = 2.0, 1.0
 

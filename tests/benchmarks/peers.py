@@ -38,13 +38,25 @@ CODE_GRADERS = Peer(
      "tqdm"),
     alone=True,
 )  # fmt: skip
+LIGHTEVAL = Peer(
+    "lighteval",
+    ("lighteval==0.13.0", "latex2sympy2_extended==1.0.6", "antlr4-python3-runtime==4.13.2", "sympy==1.14.0",
+     "mpmath==1.3.0", "numpy==2.4.6", "packaging", "tqdm"),
+    alone=True,
+)  # fmt: skip
+"""Its math and code graders alone: torch, transformers and the rest, which they never call, are left out
+(`scoreboard_graders.py` puts empty modules in their place). `latex2sympy2_extended` is the version it asks for."""
+INSPECT = Peer(
+    "inspect_ai", ("inspect_ai==0.3.285", "latex2sympy2-extended[antlr4_13_2]==1.11.0", "sympy==1.14.0", "numpy==2.4.6")
+)
+"""With the versions of sympy's readers that its `math` scorer asks for."""
 TRL = Peer("trl", ("torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"))
 """The versions that our side is measured with."""
 DATATROVE = Peer(
     "datatrove",
     ("datatrove[io,processing]==0.10.1", "spacy==3.8.18", "orjson==3.13.0", "tokenizers==0.23.3", "numpy==2.4.6"),
 )
-PEERS = (MATH_VERIFY, QWEN_GRADER, CODE_GRADERS, TRL, DATATROVE)
+PEERS = (MATH_VERIFY, QWEN_GRADER, CODE_GRADERS, LIGHTEVAL, INSPECT, TRL, DATATROVE)
 
 
 class NoPeerError(RuntimeError):

@@ -17,6 +17,10 @@ from configs.settings.evaluation import EvaluateStage, ReleaseStage
 from configs.settings.reinforcement import RlStage
 from configs.strict_yaml import read_mapping
 from corpora.licences import normalise_licence
+from derivatives.planning.amounts import Known
+from derivatives.planning.devices import device_of
+from derivatives.planning.predict import predict, prepare
+from derivatives.planning.shape import shape_of
 from flows.plan import make_plan
 from flows.store import Store
 from verifiers.tasks import load_tasks
@@ -47,10 +51,18 @@ MORE = {
     "without_tools",
 }
 """Stages that some presets have besides."""
-REAL_BASE = ["math/0.5b", "math/7b"]
+PROFILES = {
+    "0.5b": "one-gpu", "1.5b": "one-gpu", "3b": "eight-gpu", "7b": "eight-gpu", "14b": "eight-h200",
+    "32b": "four-node", "72b": "eight-node-server", "1.5b-lora": "one-small-gpu", "7b-lora": "one-small-gpu",
+}  # fmt: skip
+"""Sizes of real bases, and the machine profile that each is made for."""
+REAL_BASE = [f"math/{size}" for size in PROFILES]
 """After Qwen2.5-Math."""
-OTHER_REAL_BASE = ["coder/0.5b", "coder/7b", "reasoning/7b"]
-WITHOUT_PRETRAINING = {"math/tiny-tools", "reasoning/7b"}
+OTHER_REAL_BASE = [f"{family}/{size}" for family in ("coder", "reasoning") for size in PROFILES]
+WITHOUT_PRETRAINING = {
+    "math/tiny-tools", "math/1.5b-lora", "math/7b-lora", "coder/1.5b-lora", "coder/7b-lora",
+    *(f"reasoning/{size}" for size in PROFILES),
+}  # fmt: skip
 """They begin with demonstrations."""
 
 
@@ -158,7 +170,7 @@ def test_smoke_has_every_stage_of_tiny_at_a_smaller_size(family: str) -> None:
     assert sum(task.count or 0 for task in small.tasks) * 20 < sum(task.count or 0 for task in large.tasks)
 
 
-@pytest.mark.parametrize("name", REAL_BASE)
+@pytest.mark.parametrize("name", ["math/0.5b", "math/1.5b", "math/3b", "math/7b"])
 def test_a_preset_of_the_published_recipe_keeps_its_figures_and_names_sources(name: str) -> None:
     recipe = load_recipe(name)
     sft, rl = recipe.stage("sft"), recipe.stage("rl")
@@ -175,7 +187,31 @@ def test_a_preset_of_the_published_recipe_keeps_its_figures_and_names_sources(na
     assert recipe.expected and all("arXiv:" in figure.source and 0 < figure.value < 1 for figure in recipe.expected)
 
 
-@pytest.mark.parametrize("name", ["coder/0.5b", "coder/7b"])
+def test_the_largest_math_preset_has_the_papers_figures_for_its_size() -> None:
+    recipe = load_recipe("math/72b")
+    sft, rl = recipe.stage("sft"), recipe.stage("rl")
+    assert (sft.batch_examples, sft.learning_rate) == (256, 5e-6)
+    assert (rl.prompts_per_step * rl.group_size, rl.learning_rate) == (2048, 5e-6)
+    assert rl.prompts_per_step * rl.group_size // rl.updates_per_step == 512
+
+
+@pytest.mark.parametrize("name", [*REAL_BASE, *OTHER_REAL_BASE])
+def test_a_preset_of_real_size_fits_on_the_profile_that_it_is_made_for_and_says_so(name: str) -> None:
+    size = name.partition("/")[2]
+    text = (FOLDER / f"{name}.yaml").read_text()
+    recipe, machine = load_recipe(name), load_machine(PROFILES[size])
+    assert f"(profile {PROFILES[size]})" in text or size in ("0.5b", "7b")
+    assert recipe.expected and all(figure.source and 0 < figure.value < 1 for figure in recipe.expected)
+    shape = shape_of(recipe.base, None)
+    known = Known({stage.id: stage for stage in recipe.stages}, {}, lambda given: len(given) // 4)
+    for stage in recipe.stages:
+        if stage.kind in ("corpus", "release"):
+            continue
+        line = predict(prepare(stage, shape, device_of(machine.for_kind(stage.kind)), known), None)
+        assert line.memory is not None and line.refusal == "", (stage.id, line.refusal, line.remedies)
+
+
+@pytest.mark.parametrize("name", [f"coder/{size}" for size in PROFILES if not size.endswith("-lora")])
 def test_a_coder_of_real_size_reads_code_text_and_mathematics_as_published_files_first_then_repositories(
     name: str,
 ) -> None:
@@ -220,7 +256,7 @@ def test_the_reasoning_preset_of_real_size_keeps_the_published_cold_start() -> N
 
 def test_code_is_cut_for_fill_in_the_middle_and_read_by_repository_in_every_coder() -> None:
     for name in preset_names():
-        if name.startswith("coder/"):
+        if name.startswith("coder/") and name not in WITHOUT_PRETRAINING:
             recipe = load_recipe(name)
             code = [source for one in ("corpus", "repositories") for source in recipe.stage(one).sources
                     if source.name.startswith(("python_", "stack"))]

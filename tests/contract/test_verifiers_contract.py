@@ -47,6 +47,12 @@ NO_DOUBLES = [  # programs that are nearly right, and what is no program
     "Multiply it by two.",
     "",
 ]
+PAIR = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}, "tags": {"type": "array", "items": {"type": "string"}}},
+    "required": ["n", "tags"],
+    "additionalProperties": False,
+}
 CONSTRAINTS = {
     "instruction_id_list": ["keywords:existence", "punctuation:no_comma", "startend:end_checker"],
     "kwargs": [{"keywords": ["zebra"]}, {}, {"end_phrase": "That is all."}],
@@ -195,6 +201,50 @@ CASES: dict[str, list[tuple[Task, list[str], list[str]]]] = {
             ],
         ),
     ],
+    "json_schema": [
+        (
+            Task("1", "", '{"n": 42, "tags": ["a", "b"]}', "json_schema", {"schema": PAIR}),
+            [
+                '{"n": 42, "tags": ["a", "b"]}',
+                'So:\n```json\n{"tags": ["a", "b"], "n": 42.0}\n```',
+                '<think>{}</think>{"n": 4.2e1, "tags": ["\\u0061", "b"]}',
+            ],
+            [
+                '{"n": 24, "tags": ["a", "b"]}',
+                '{"n": 42, "tags": ["b", "a"]}',
+                '{"n": "42", "tags": ["a", "b"]}',
+                '{"n": 42, "tags": ["a", "b"], "m": 0}',
+                '{"n": 42, "n": 42, "tags": ["a", "b"]}',
+                '{"n": 42, "tags": ["a", "b"]} ok',
+                '```json\n{"n": 42, "tags": ["a", "b"]}',
+                '<think>{"n": 42, "tags": ["a", "b"]}</think>',
+                "",
+            ],
+        ),
+        (
+            Task("2", "", "", "json_schema", {"schema": PAIR}),
+            ['{"n": 0, "tags": []}'],
+            ['{"n": true, "tags": []}', '{"n": 0.5, "tags": []}', '{"n": 0}', "[]", "NaN"],
+        ),
+    ],
+    "table": [
+        (
+            Task("1", "", "city,people\nOslo,717710\nBergen,25%", "table"),
+            [
+                "city,people\nOslo,717710\nBergen,25%",
+                "| People | City |\n|---|---|\n| 717,710 | Oslo |\n| 0.25 | Bergen |",
+                '```json\n[{"city": "Oslo", "people": 717710}, {"city": "Bergen", "people": 0.25}]\n```',
+            ],
+            [
+                "city,people\nBergen,25%\nOslo,717710",
+                "city,people\nOslo,717710\nBergen,25",
+                "city,people\nOslo,717710",
+                "city\nOslo\nBergen",
+                "city,people\nOslo,717,710\nBergen,25%",
+                "",
+            ],
+        ),
+    ],
     "think_math": [
         (
             Task("1", "", "42"),
@@ -273,6 +323,21 @@ FAULTY: dict[str, list[tuple[Task, str]]] = {
         (Task("1", "", "", metadata={**REVERSE, "test": ""}), "gold_unreadable: test"),
     ],
     "code_hidden": [(Task("1", "", "", metadata=DOUBLE), "gold_unreadable: hidden_calls")],
+    "json_schema": [
+        (Task("1", "", ""), "no_schema"),
+        (Task("1", "", "{", metadata={"schema": PAIR}), "gold_unreadable: not_json"),
+        (Task("1", "", "{}", metadata={"schema": PAIR}), "gold_fails_schema"),
+        (Task("1", "", "[]", metadata={"order": "any"}), "order_unreadable"),
+        (Task("1", "", "", metadata={"schema": {"type": "number", "minimum": "0"}}), "schema_unreadable: minimum"),
+        (Task("1", "", "", metadata={"schema": {"pattern": "("}}), "schema_unreadable: pattern"),
+        (Task("1", "", "", metadata={"schema": {"$ref": "#/$defs/none"}}), "schema_unreadable: $ref"),
+        (Task("1", "", "", metadata={"schema": {"$ref": "https://example.com/schema"}}), "schema_unreadable: $ref"),
+    ],
+    "table": [
+        (Task("1", "", ""), "gold_unreadable: no_table"),
+        (Task("1", "", "a,b\n1"), "gold_unreadable: ragged_row: 1"),
+        (Task("1", "", "a,b\n1,2", metadata={"rows": "any"}), "setting_unreadable: rows"),
+    ],
     "think_math": [(Task("1", "", ""), "math:empty_gold")],
     "think_puzzles": [(Task("1", "", "42"), "puzzles:unknown_family")],
     "composite": [(Task("1", "", ""), "math:empty_gold")],

@@ -3,13 +3,15 @@
 Run like a real one: `python -m tests.e2e.fake_stage STAGE.json OUT/`. What it does besides is said by
 FAKE_STAGE, `ID:BEHAVIOUR` words: `crash`, `user_error`, `hang`, `retry_once`, `wait` (its verifier is silent for a
 second), `stall` and `stall_once` (nothing is done for a minute), `count` (ten steps of 0.2 s that go on from a
-checkpoint after a kill). Every start is noted in FAKE_STAGE_STARTS.
+checkpoint after a kill), `train` (forty such steps that go on from a checkpoint which is written when it is asked to
+stop), `refuse` (as a release by its gates). Every start is noted in FAKE_STAGE_STARTS.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +19,11 @@ from pathlib import Path
 
 from configs.errors import RetryableError, UserError
 from configs.stage import Progress, StageFile, load_stage_file, run_command, write_json_atomic, write_text_atomic
+from tests.e2e.checkpoints import write_base
 from verifiers.breaker import Watchdog
+
+NUM_STEPS = 40
+STEP_S = 0.2
 
 
 def behaviour_of(stage_id: str) -> str:
@@ -46,6 +52,24 @@ def count(out: Path) -> None:
         write_text_atomic(checkpoint, str(step))
 
 
+def train(out: Path) -> None:
+    """Steps of a product that tells whether each was taken once, and a stop between two of them."""
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
+    root = out / "checkpoints"
+    kept = sorted(root.glob("step-*"))
+    taken = json.loads((kept[-1] / "state").read_text()) if kept else []
+    progress = Progress(out, len(taken))
+    for step in range(len(taken) + 1, NUM_STEPS + 1):
+        if asked:
+            write_text_atomic(root / f"step-{step - 1:06d}" / "state", json.dumps(taken))
+            sys.exit(128 + signal.SIGTERM)
+        time.sleep(STEP_S)
+        taken.append(step)
+        progress.write(step, NUM_STEPS, **{"rl/reward": step / NUM_STEPS})
+    write_text_atomic(out / "model" / "taken", json.dumps(taken))
+
+
 def run(stage_file: StageFile, out: Path) -> None:
     stage = stage_file.stage
     with open(os.environ["FAKE_STAGE_STARTS"], "a", encoding="utf-8") as starts:
@@ -67,12 +91,19 @@ def run(stage_file: StageFile, out: Path) -> None:
         time.sleep(60)
     if behaviour == "count":
         count(out)
+    if behaviour == "train":
+        train(out)
+    if behaviour == "refuse":
+        write_json_atomic(out / "metrics.json", {"released": False})
+        raise UserError("gates: 1 of 1 not passed, so fake-math is not released; train further")
     if behaviour == "wait":
         Watchdog(0.2, lambda: "task 't1'").start()
         time.sleep(1.0)
     product = {"evaluate": "results.json", "corpus": "data/report.json", "release": "release/config.json"}
     name = product.get(stage.kind, "model/config.json")
     write_json_atomic(out / name, results(stage.models) if stage.kind == "evaluate" else {"made_by": stage.kind})
+    if stage.kind == "release":
+        write_base(out / "release")  # something that another run can start from
     write_json_atomic(out / "metrics.json", {"inputs": len(stage_file.inputs)})
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows.session import Request
+from tests.e2e.checkpoints import write_base
 
 ROOT = Path(__file__).parents[2]
 MODULES = {kind: "tests.e2e.fake_stage" for kind in ("corpus", "pretrain", "sft", "rl", "evaluate", "release")}
@@ -22,7 +23,8 @@ base: {base}
 stages:
   - {{id: problems, kind: corpus, output: problems, sources: [{{name: "{data}"}}]}}
   - {{id: sft, kind: sft, data: ["{examples}"], learning_rate: 0.1}}
-  - {{id: rl, kind: rl, data: [problems], steps: 2, learning_rate: 0.1, verifier: math}}
+  - {{id: rl, kind: rl, data: [problems], steps: 2, learning_rate: 0.1, verifier: math,
+     allow_uncertified: true}}
   - {{id: evaluate, kind: evaluate, models: [base, sft, rl], judge: math, tasks: [{{name: "{data}"}}]}}
   - {{id: release, kind: release, evaluation: evaluate, name: fake-math}}
 """
@@ -47,16 +49,6 @@ def write_recipe(folder: Path) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(RECIPE.format(base=base, data=folder / "problems.jsonl", examples=folder / "examples.jsonl"))
     return path
-
-
-def write_base(folder: Path) -> Path:
-    """What looks like a checkpoint to whoever does not load it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text('{"model_type": "qwen2"}')
-    (folder / "tokenizer.json").write_text("{}")
-    header = json.dumps({"weight": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
-    return folder
 
 
 def request(folder: Path, *overrides: str) -> Request:

@@ -73,12 +73,17 @@ def test_a_served_page_asks_its_own_port_lists_every_preset_and_ends_without_lef
         assert until(lambda: "Prefect: " in log.read_text(), 90), log.read_text()
         (page,) = re.findall(r"Prefect: (http://127\.0\.0\.1:[1-9]\d*)/", log.read_text())
         assert ask(f"{page}/ui-settings")["api_url"] == "/api"
-        assert until(lambda: len(ask(f"{page}/api/deployments/filter", {})) == len(preset_names()), 60)
+        assert until(lambda: len(ask(f"{page}/api/deployments/filter", {})) == len(preset_names()) + 1, 60)
         made = ask(f"{page}/api/automations/filter", {})
         assert [(one["name"], one["enabled"]) for one in made] == [(ZOMBIES, True)]
         assert made[0]["trigger"]["within"] == 120 and made[0]["actions"][0]["state"] == "CRASHED"
         deployed = ask(f"{page}/api/deployments/filter", {})
-        assert sorted(each["parameters"]["preset"] for each in deployed) == preset_names()
+        (certify,) = [each for each in deployed if each["name"] == "certify-verifier"]
+        assert certify["parameter_openapi_schema"]["required"] == ["verifier"]
+        assert sorted(each["parameters"]["preset"] for each in deployed if each != certify) == preset_names()
+        smoke = next(each for each in deployed if each["name"] == "math-smoke")
+        assert set(smoke["tags"]) == {"math", "smoke", "preset released"}
+        assert "| data | licence |" in smoke["description"]
         family = descendants(serving.pid)
         serving.send_signal(signal.SIGINT)
         serving.wait(60)
@@ -96,7 +101,7 @@ flows.plan.STAGE_MODULES.update(MODULES)
 from flows import approval
 approval.POLL_S = 1
 from flows.derive import derive
-state = derive(preset=sys.argv[1], machine="cpu", approve=True, return_state=True)
+state = derive(preset=sys.argv[1], machine="cpu", mode="ask before release", return_state=True)
 print(state.name, state.message)
 """
 

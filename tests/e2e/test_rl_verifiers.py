@@ -17,6 +17,7 @@ from configs.settings.reinforcement import Audit, Reward, RlStage
 from configs.stage import StageFile, StageInput, read_progress
 from derivatives import rl
 from derivatives.rollout.stored import StoredRollouts
+from flows.report import write_report
 from verifiers import registry
 
 CHECKPOINT = Path(derivatives.seedling.__file__).parent / "checkpoint"
@@ -108,6 +109,14 @@ def test_a_reward_that_can_be_fooled_raises_the_alarm(tmp_path: Path, caplog: py
     assert json.loads((tmp_path / "fooled" / "metrics.json").read_text())["rl/drift_alarms"][-1] == 20
     assert "more than verifier 'exact' confirms" in caplog.text
     assert (tmp_path / "fooled" / "plots" / "audit_gap.svg").is_file()
+    found = json.loads((tmp_path / "fooled" / "audit.json").read_text())
+    assert found["judged"] == 20 * 32 and found["gap"]["low"] > 0.2 and found["agreement"]["high"] < 0.8
+    latest = found["disagreements"][-1]
+    outcomes = latest["first"]["outcome"], latest["second"]["outcome"]
+    assert latest["step"] == 20 and outcomes == ("correct", "incorrect")
+    stages = [{"id": "rl", "kind": "rl", "folder": str(tmp_path / "fooled")}]
+    page = write_report({"id": "r", "stages": stages}, tmp_path).read_text()
+    assert "Audit of rl by exact" in page and "score by both" in page
     last = StoredRollouts(tmp_path / "fooled").step(20)
     assert sum(one.judged.audit is not None for one in last) == 32
 

@@ -16,15 +16,24 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fuzzing import ANSWER_LIMIT_S, Broken, Fuzzed, fuzz_answers, fuzz_mutated_golds, fuzz_programs
+from tests.fuzzing import (
+    ANSWER_LIMIT_S,
+    Broken,
+    Fuzzed,
+    fuzz_answers,
+    fuzz_documents,
+    fuzz_mutated_golds,
+    fuzz_programs,
+)
 from verifiers.answers.equivalence import Match
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS") or 0)
 SEED = int(os.environ.get("FUZZ_SEED") or (random.SystemRandom().randrange(10**9) if SECONDS else 1))
 FIRST = int(os.environ.get("FUZZ_CASE") or 0)
 SHARES: dict[Callable[..., Fuzzed], tuple[float, int]] = {
-    fuzz_answers: (0.3, 1_000),
-    fuzz_mutated_golds: (0.2, 1_000),
+    fuzz_answers: (0.25, 1_000),
+    fuzz_documents: (0.1, 2_000),
+    fuzz_mutated_golds: (0.15, 1_000),
     fuzz_programs: (0.5, 60),
 }
 """Of FUZZ_SECONDS; and the number of cases where that is not set."""

@@ -211,6 +211,9 @@ def test_a_wrong_override_names_path_value_choices_and_the_nearest_name(override
         ("extends: math/tiny\nadd: {sft: {id: more}}", ["is not a mapping to lists"]),
         ("extends: math/tiny\nadd: {stf: []}", ["add: 'stf' is no stage", "did you mean 'sft'?"]),
         ("name: a\nadd: {sft: []}", ["add: 'sft' is no stage", "allowed: none"]),
+        ("extends: math/tiny\ndrop: corpus", ["drop: 'corpus' is not a list", "write `drop: [corpus, pretrain]`"]),
+        ("extends: math/tiny\ndrop: [corpsu]", ["drop: 'corpsu' is no stage", "did you mean 'corpus'?"]),
+        ("extends: math/tiny\ndrop: [corpus]", ["pretrain", "'corpus'"]),
         ("extends: math/tiny\nadd: {sft: [3]}", ["stages"]),
         ("extends: absent.yaml", ["absent.yaml: cannot be read"]),
         ("", ["the file is empty"]),
@@ -290,7 +293,7 @@ def test_machines_load_by_name_or_path_and_name_what_is_wrong(tmp_path: Path) ->
     assert load_machine("eight-gpu").num_processes == 8
     own = write(tmp_path, "wide.yaml", "num_threads: 16\n")
     assert (load_machine(own).name, load_machine(own).num_threads) == ("wide", 16)
-    allowed = "allowed: cpu, eight-gpu, eight-gpu-tensor, one"
+    allowed = "allowed: cpu, eight-gpu, eight-gpu-tensor, eight-h200"
     with pytest.raises(UserError, match=f"machine: 'gpu' is no machine profile; .*{allowed}"):
         load_machine("gpu")
     wrong = write(tmp_path, "wrong.yaml", "num_thread: 16\n")
@@ -356,3 +359,11 @@ def test_settings_of_rl_that_cannot_be_are_refused(override: str, message: str) 
 def test_retiring_needs_the_curriculum() -> None:
     with pytest.raises(UserError, match="rl.retire_after: 2 was given with curriculum off"):
         load_recipe("math/tiny", ["rl.retire_after=2", "rl.curriculum=false"])
+
+
+def test_stages_of_the_parent_can_be_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "extends: math/tiny\ndrop: [corpus, pretrain]\n")
+    ids = [stage.id for stage in load_recipe(str(path)).stages]
+    whole = [stage.id for stage in load_recipe("math/tiny").stages]
+    assert ids == [name for name in whole if name not in ("corpus", "pretrain")]
+    assert load_recipe(str(path)).stage("sft").model is None

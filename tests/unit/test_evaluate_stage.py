@@ -222,6 +222,22 @@ def test_a_small_stage_writes_results_of_the_agreed_shape(
     evaluate.run(small_stage, out)
 
 
+def test_an_audited_stage_says_how_far_a_second_verifier_agrees(
+    tmp_path: Path, small_stage: StageFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = small_stage.stage.model_copy(update={"audit": "exact", "audit_share": 0.6})
+    evaluate.run(small_stage.model_copy(update={"stage": stage}), tmp_path)
+    found = json.loads((tmp_path / "results.json").read_text())["audit"]
+    assert found["verifier"] == "exact" and found["problems"] == 3
+    assert {name: one["completions"] for name, one in found["models"].items()} == {"base": 3, "sft": 3}
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    audited = [(line["model"], line["task"]) for line in samples if "audit" in line]
+    assert len(audited) == 6 and {task for model, task in audited if model == "base"} == {
+        task for model, task in audited if model == "sft"
+    }
+    assert "audited by exact on 3 problems" in capsys.readouterr().out
+
+
 def test_a_killed_stage_goes_on_after_the_last_finished_model(
     tmp_path: Path, small_stage: StageFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

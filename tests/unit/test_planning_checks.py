@@ -123,7 +123,7 @@ def test_a_profile_describes_its_device_or_names_a_known_one() -> None:
     assert (device_of(own).memory, device_of(own).bandwidth, device_of(own).peak) == (48e9, 900e9, 200e12)
     from configs.errors import UserError
 
-    with pytest.raises(UserError, match="machine.gpu: 'X1' is not known; allowed: H200, H100"):
+    with pytest.raises(UserError, match="machine.gpu: 'X1' is not known; allowed: B200, H200, H100"):
         device_of(Machine(name="c", device="cuda", gpu="X1"))
     assert device_of(Machine(name="cpu", memory_gb=3)).memory == 3e9
     assert CPU.memory == own_memory() > 0

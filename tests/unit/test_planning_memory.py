@@ -15,8 +15,8 @@ from derivatives.planning.amounts import Amount
 from derivatives.planning.devices import GPUS, Device, device_of
 from derivatives.planning.memory import Drawing, Load, layer_bytes, memory_of
 from derivatives.planning.predict import Asked, load_of, predict, remedies
-from derivatives.planning.shape import QWEN_SHAPES, Shape
-from derivatives.planning.speed import TrainWork, fits, step_seconds
+from derivatives.planning.shape import QWEN_SHAPES, TARGETS, Shape
+from derivatives.planning.speed import DrawWork, TrainWork, fits, step_seconds
 from derivatives.rollout import engine
 from derivatives.training import checkpoint, document_attention, recompute, tensor_parallel, throughput
 
@@ -35,7 +35,8 @@ def test_constants_are_those_of_the_code_that_they_describe() -> None:
     assert memory.CUDA_CHUNK_TOKENS == cross_entropy.CUDA_CHUNK_TOKENS
     assert memory.NUM_SLOTS == engine._NUM_SLOTS
     assert memory.CPU_CACHE_BYTES == engine._CPU_CACHE_BYTES
-    assert memory.CACHE_SHARE == engine._CACHE_SHARE
+    assert (memory.CACHE_SHARE, memory.ROOM_SHARE) == (engine._CACHE_SHARE, engine._ROOM_SHARE)
+    assert (memory.SMALL_DEVICE, memory.SMALL_PREFILL) == (engine._SMALL_DEVICE, engine._SMALL_PREFILL)
     assert memory.PREFILL_TOKENS == engine._PREFILL_TOKENS
     assert checks.CHECKPOINTS_AT_ONCE == checkpoint.KEPT + 1
     from derivatives import evaluate
@@ -140,9 +141,26 @@ def test_every_remedy_fits_when_it_is_taken(size: str) -> None:
 
 def test_what_fits_nowhere_says_how_much_it_needs() -> None:
     stage = RlStage.model_validate({"id": "rl", "kind": "rl", "data": ["x.jsonl"], "learning_rate": 1e-6, "steps": 1})
-    (remedy,) = remedies(asked_of(stage, QWEN_SHAPES["72B"], H100, LONG_ROWS))
+    draw = DrawWork(256, 16, 200, 500, 1024)  # from a whole copy on each rank, however many there are
+    amount = Amount(steps=10, train=LONG_ROWS, draw=draw)
+    load = load_of(stage, QWEN_SHAPES["72B"], H100, amount)
+    (remedy,) = remedies(Asked(stage, amount, load, H100))
     assert remedy.startswith("no setting fits: a device with at least 1")
-    assert remedy.endswith("or a smaller base; rl runs in one process")
+    assert remedy.endswith("or a smaller base")
+
+
+def test_ranks_that_draw_hold_a_whole_copy_unless_a_server_draws() -> None:
+    shape, drawing = QWEN_SHAPES["7B"], Drawing(512, 200, 1024)
+    load = Load(shape, device="cuda", num_processes=8, drawing=drawing, has_reference=True)
+    parts = memory_of(load).parts
+    assert parts["copy"] == 2 * shape.parameters  # bf16
+    assert parts["masters"] == 4 * shape.parameters / 8
+    assert parts["reference"] == 2 * shape.parameters / 8  # frozen, and spread as what is trained
+    served = memory_of(replace(load, has_server=True)).parts
+    assert "copy" not in served and "cache" not in served
+    adapted = memory_of(replace(load, rank=16)).parts
+    own = shape.adapter_parameters(16, TARGETS)
+    assert adapted["copy"] == 2 * (shape.parameters + own) and "reference" not in adapted
 
 
 def test_ranks_that_share_a_layer_hold_their_part_of_it_and_of_what_it_keeps() -> None:

@@ -26,6 +26,7 @@ from derivatives.rollout.tools import Fed
 from derivatives.training import attention
 from derivatives.training.forward import hidden_states
 from derivatives.training.model import load_tokenizer, num_real_tokens, save_model
+from derivatives.training.ranks import ALONE
 from verifiers.api import Verdict, correct, incorrect, no_verdict
 
 CHECKPOINT = Path(derivatives.seedling.__file__).parent / "checkpoint"
@@ -59,6 +60,7 @@ class Recorder:
     def __init__(self, model: Qwen2ForCausalLM) -> None:
         attention.set_method(model, attention.choose("cpu", torch.float32))
         self.model, self.tokenizer, self.device = model, load_tokenizer(CHECKPOINT), "cpu"
+        self.ranks = ALONE
         self.divisors: list[float] = []
         self.num_rows = 0
 
@@ -71,6 +73,11 @@ class Recorder:
         self.divisors.append(divisor)
         self.num_rows += len(keys)
         return {"loss": float(total), "grad_norm": 1.0, "lr": 1e-3}
+
+    @torch.no_grad()
+    def look(self, batch: Any, of: Any) -> torch.Tensor:
+        found: torch.Tensor = of(hidden_states(self.model, batch), batch)
+        return found
 
 
 PROMPTS = [[5, 6, 7], [9, 10]]

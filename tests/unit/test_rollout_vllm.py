@@ -37,6 +37,7 @@ from derivatives.rollout.vllm_engine import VllmEngine, drawn
 from derivatives.rollout.vllm_server import VllmServer
 from derivatives.training.forward import hidden_states
 from derivatives.training.model import load_model, load_tokenizer, save_model, stop_ids
+from derivatives.training.ranks import ALONE
 from tests.fake_vllm import FakeVllm
 from tests.training_fixtures import NUM_TOKENS, VOCABULARY, tiny_model, write_tokenizer
 from verifiers.api import correct, incorrect
@@ -504,7 +505,7 @@ def test_a_token_counts_in_the_gradient_by_its_weight(checkpoint: Path) -> None:
         return logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).squeeze(1)
 
     class Taker:
-        model, tokenizer, device = None, None, "cpu"
+        model, tokenizer, device, ranks = None, None, "cpu", ALONE
 
         def update(self, batches: Any, loss: Any, divisor: float, keys: Any) -> dict[str, float]:
             for batch in batches:

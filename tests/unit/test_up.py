@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import up
+from flows import server, up
 from flows.cli import main
 from flows.server import lock_database, record_server
 from flows.store import Store
@@ -57,7 +57,7 @@ def test_a_named_or_recorded_server_that_is_away(tmp_path: Path, monkeypatch: py
 def test_the_automation_waits_for_several_heartbeats_and_for_every_way_to_end() -> None:
     made = up.zombie_automation()
     trigger = made.model_dump(mode="json")["trigger"]
-    assert trigger["within"] == up.HEARTBEAT_S * up.MISSED_HEARTBEATS and trigger["posture"] == "Proactive"
+    assert trigger["within"] == server.HEARTBEAT_S * up.MISSED_HEARTBEATS and trigger["posture"] == "Proactive"
     assert trigger["after"] == [up.HEARTBEAT_EVENT] and up.HEARTBEAT_EVENT in trigger["expect"]
     assert {f"prefect.flow-run.{ending}" for ending in ("Completed", "Failed", "Cancelled", "Crashed")} <= set(
         trigger["expect"]

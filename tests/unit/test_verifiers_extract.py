@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from verifiers.answers.extract import extract, extract_text, last_boxed
+from verifiers.answers.extract import Extraction, extract, extract_text, last_boxed
 
 
 @pytest.mark.parametrize(("completion", "text", "kind"), [
@@ -16,7 +16,8 @@ from verifiers.answers.extract import extract, extract_text, last_boxed
     ("\\fbox{7}".replace("\\fbox", "\\fboxed"), "7", "boxed"),
     ("\\boxed{3} and then cut \\boxed{4", "3", "boxed"),
     ("\\boxed{\\{1,2\\}}", "\\{1,2\\}", "boxed"),
-    ("\\boxed{}", "", "boxed"),
+    ("\\boxed{}", "", "boxed"), ("so \\fbox{7}", "7", "boxed"), ("The answer is exactly $7$.", "7", "marked"),
+    ("Hence\n\\[x = 12\\]", "x = 12", "last_line"), ("The answer is about $7$.", "about $7$", "marked"),
     ("a = 5\n#### 42", "42", "marked"),
     ("#### 41\nno wait\n#### 42", "42", "marked"),
     ("The final answer is 42.", "42", "marked"),
@@ -91,3 +92,24 @@ def test_ten_thousand_boxes_and_a_megabyte_of_braces_take_no_time() -> None:
 def test_a_last_line_of_more_parts_than_are_read_is_still_an_answer() -> None:
     assert extract("a=1;" * 60).kind == "last_line"
     assert extract("x = 1, y = 2").text == "x = 1, y = 2"
+
+
+@pytest.mark.parametrize(("text", "answer"), [
+    ("It is $\\boxed{8}$ or $\\boxed{7}$.", "8, 7"),
+    ("$\\boxed{8}$, $\\boxed{7}$, and $\\boxed{9}$", "8, 7, 9"),
+    ("\\(\\boxed{A}\\) and \\(\\boxed{C}\\)", "A, C"),
+    ("\\[\\boxed{3}\\]\n\\text{and}\n\\[\\boxed{4}\\]", "3, 4"),
+    ("\\boxed{7} or \\boxed{7}", "7"),
+    ("\\boxed{7}, \\boxed{}", ""),
+    ("\\boxed{1}, then \\boxed{2}", "2"),
+    ("\\boxed{1} \\boxed{2}", "2"),
+    ("\\boxed{5}, but no: \\boxed{1} or \\boxed{2}", "1, 2"),
+])  # fmt: skip
+def test_boxes_with_nothing_but_a_comma_or_a_conjunction_between_them_are_one_list(text: str, answer: str) -> None:
+    assert extract(text) == Extraction(answer, "boxed")
+
+
+def test_a_number_that_is_denied_is_not_the_answer() -> None:
+    assert extract("The answer isn't 7").text == "n't 7"
+    assert extract("It is surely not 7.").kind == extract("It can't be the number 7.").kind == "last_line"
+    assert extract("He could not buy more, so he has 7 apples.").text == "7"

@@ -35,9 +35,16 @@ _CHARACTERS = str.maketrans({
     "\u0394": "\\Delta ", "\u03a9": "\\Omega ", "\u03a3": "\\Sigma ", "\u03a6": "\\Phi ",
 })
 _NO_SPACE = re.compile(r"(?<=,)\s*\\!\s*(?=[0-9]{3})|(?<!\\)\\!")
+_GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:\\,\s?[0-9]{3})+(?![0-9])")
+"""Thousands parted by thin spaces, as in `12\\,500`."""
 _LOST_BACKSLASH = re.compile(r"\t(?=(?:ext|imes|frac|heta|an)(?![a-z]))")
 _CIRCLED = re.compile(r"[\u2460-\u2473](?:[\s,;]*[\u2460-\u2473])*")
-_WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
+_IN_DOLLARS = re.compile(r"\$((?:[^$\\]|\\.)+)\$", re.DOTALL)
+_WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"), ('"', '"'))
+_DRESSED = re.compile(
+    r"\\(?:(?:text)?color\s*\{[^{}]*\}|(?:underline|fbox|boxed|boldsymbol|bm|math(?:rm|bf|it|sf)|text(?:rm|bf|it)?|mbox|bf|rm)"
+    r"(?![A-Za-z]))\s*(?=\{)")
+_ALIGNED = re.compile(r"\\begin\{(aligned|align\*?|gathered|split|equation\*?)\}((?:(?!\\\\).)*)\\end\{\1\}", re.DOTALL)
 _DROPPED = re.compile(
     r"(?<!\\)\\(?:left|right|bigl|bigr|Bigl|Bigr|bigg|Bigg|big|Big|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])"
     r"|\\(?:rm|bf|it)(?=\s+[A-Za-z])"
@@ -65,6 +72,14 @@ _SPELLINGS = (
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"(^|[(,\[])\s*\+\s*\\infty(?![a-z])"), r"\1\\infty"),
 )
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_RARE = (
+    (re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\lparen(?![A-Za-z])"), "("),
+    (re.compile(r"\\rparen(?![A-Za-z])"), ")"),
+    (re.compile(r"\\(big)(?=c[au]p(?![A-Za-z]))"), r"\\"),
+)
+"""Spellings that a quick look for a word of each leaves out of most answers."""
 _ARTICLE = re.compile(r"\A(?:the|an|a) (?=[a-z]{2})")
 _SPACES = re.compile(r"\s+")
 _FREE_SPACES = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")
@@ -80,12 +95,21 @@ def clean(text: str) -> str:
     if "\t" in text:
         text = _LOST_BACKSLASH.sub(r"\\t", text)
     text = text.translate(_CHARACTERS).strip()
+    if "\\$" in text and (enclosed := _IN_DOLLARS.fullmatch(text)) is not None:
+        text = enclosed[1].strip()
     text = unwrap(text)
+    if text[:1] == "\\":
+        text = undressed(text)
     if text.count("$") > 1 and text.count("$") % 2 == 0 and "\\$" not in text:
         text = text.replace("$", "")  # each element of a list in math delimiters of its own
     if "\\" in text or "~" in text or "{,}" in text:
         text = _NO_SPACE.sub("", text)
+        if "\\," in text:
+            text = _GROUPED.sub(lambda match: re.sub(r"\\,\s?", "", match[0]), text)
         text = _DROPPED.sub(" ", text)
+        if "\\over" in text or "\\bigc" in text or "paren" in text:
+            for pattern, spelling in _RARE:
+                text = pattern.sub(spelling, text)
         for pattern, spelling in _SPELLINGS:
             text = pattern.sub(spelling, text)
         for _ in range(3):  # nested \text{\textbf{...}} deeper than this does not occur
@@ -96,13 +120,30 @@ def clean(text: str) -> str:
     return unwrap(text)
 
 
+def undressed(text: str) -> str:
+    """Without a colour, a typeface, an underline, a frame or an environment of one line around the whole of it."""
+    aligned = _ALIGNED.fullmatch(text)
+    if aligned is not None:
+        return aligned[2].replace("&", "").strip()
+    dress = _DRESSED.match(text)
+    if dress is None or not text.endswith("}"):
+        return text
+    depth = 0
+    for match in _BRACE.finditer(text, dress.end()):
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
+        if not depth:
+            return text[dress.end() + 1: -1].strip() if match.end() == len(text) else text
+    return text
+
+
 def unwrap(text: str) -> str:
-    """Without the math delimiters or emphasis that enclose the whole of it."""
+    """Without the math delimiters, quotation marks or emphasis that enclose the whole of it."""
     for _ in range(4):
         for opening, closing in _WRAPPERS:
+            if not text.startswith(opening) or not text.endswith(closing):
+                continue
             inner = text[len(opening): len(text) - len(closing)]
-            if (text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing)
-                    and opening not in inner and closing not in inner):
+            if len(text) > len(opening) + len(closing) and opening not in inner and closing not in inner:
                 text = inner.strip()
                 break
         else:

@@ -91,7 +91,9 @@ class Comparer:
     def whole(self, gold: str, answer: str) -> Match:
         """The whole cleaned answers."""
         gold, counted = annotation_of(_without_frame(gold))
-        answer, _ = annotation_of(_without_frame(answer))
+        answer, base = annotation_of(_without_frame(answer))
+        if base.casefold() in _BASES and not counted:
+            return Match(False, "base")
         if counted and answer.casefold().endswith(f" {counted.casefold()}"):
             answer = answer[: -len(counted)].rstrip()
         match = self.compare(gold, answer, 0)
@@ -110,7 +112,7 @@ class Comparer:
             raise TooComplex("nested too deep")
         if not answer:
             return Match(False, "empty_answer")
-        numbers = self._numbers(gold, answer)
+        numbers = self._numbers(gold, answer, depth)
         if numbers is not None:
             return numbers
         if same_text(gold, answer):
@@ -166,13 +168,13 @@ class Comparer:
         if self.work < 0:
             raise TooComplex("too much to compare")
 
-    def _numbers(self, gold: str, answer: str) -> Match | None:
+    def _numbers(self, gold: str, answer: str, depth: int) -> Match | None:
         """A verdict where both are plain numbers; None where the question is open."""
         gold_number = _number(gold)
         if gold_number is None:
             return None
         bracket, inner = opened(answer)
-        if bracket not in ("()", "{}", "\\{\\}"):
+        if bracket not in ("()", "{}") and (bracket != "\\{\\}" or depth):  # in a set, {2} is no number
             inner = answer
         answer_number = _number(inner) or _glued(inner, gold_number)
         if answer_number is None:
@@ -312,6 +314,8 @@ class Comparer:
         return None
 
 
+_BASES = frozenset(("binary", "octal", "hexadecimal", "hex"))
+"""Words in brackets after a number that make it another one."""
 _ONE = Fraction(1)
 _THOUSANDS = re.compile(r",0[0-9]")
 """A comma that parts no list, since no element begins with a 0."""

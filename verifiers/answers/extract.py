@@ -3,7 +3,8 @@
 Order of precedence, each at its last occurrence: `\\boxed{...}`; then whichever comes last of `#### ...`,
 `<answer>...</answer>`, "final answer is ...", "answer: ...", "A: ..." and their Chinese forms; then the last line.
 A box that is empty counts as the answer (which is then empty); a box that is cut off does not count, the last whole one
-does.
+does. Boxes with nothing but a comma, `and` or `or` between them are one answer, a list: two values for a question that
+asks for one must not pay for the second.
 
 When `</think>` occurs and text follows it, only what follows the last one is read.
 
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from verifiers.answers.clean import unwrap
 from verifiers.answers.expression import TooComplex
 from verifiers.answers.structure import ASSIGNED, split_list
 from verifiers.answers.units import known, read_unit
@@ -31,12 +33,17 @@ Kind = Literal["boxed", "marked", "last_line", "last_number", "none"]
 WAYS = ("boxed", "marked", "last_line")
 """The ways of finding an answer, in their order."""
 
-_BOX = re.compile(r"\\f?boxed\s*\{")
+_BOX = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+_JOINT = re.compile(r"\s*(?:\$\$?|\\[)\]])?\s*(?:[,;]|(?:,\s*)?(?:and|or)\b|,?\s*\\text\s*\{\s*(?:and|or)\s*\})\s*"
+                    r"(?:\$\$?|\\[(\[])?\s*")
+MOST_JOINED = 40
+"""Boxes that are read as one list; beyond it the rest of them do not count."""
 _LINE = re.compile(r"\n[ \t]*(?:\#{4}|(?:\*\*)?[Aa\u7b54][ \t]*(?:\*\*)?[:\uff1a](?:\*\*)?)[ \t]*")
 _TAG = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.IGNORECASE | re.DOTALL)
 _PHRASE = re.compile(
-    r"(?:\bfinal\s+answer|\banswer|\bcorrect\s+(?:option|choice))\s*(?:\*\*|\})?\s*(?:is\b\s*:?|:|=)\s*(?:\*\*)?[ \t]*",
+    r"(?:\bfinal\s+answer|\banswer|\bcorrect\s+(?:option|choice))\s*(?:\*\*|\})?\s*"
+    r"(?:is(?=n['\u2019]t\b)|is\b\s*:?|:|=)\s*(?:\*\*)?[ \t]*",
     re.IGNORECASE)
 _CHINESE = re.compile(
     r"\u7b54\u6848\s*(?:\*\*)?\s*(?:\u4e3a|\u662f|[:\uff1a=])+\s*[:\uff1a]?\s*(?:\*\*)?[ \t]*")
@@ -44,8 +51,10 @@ _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$((?:[^$\n\\]|\\.)+)\$|\\\((.+?)\\\)|\\
 _GOES_ON = re.compile(r"\s*(?:[-+*/^=,0-9]|or\b|and\b|hundred|thousand|million|billion|%|\\%)")
 _UNIT_WORDS = re.compile(r"\s+([A-Za-z]{1,14}(?:\s(?:per\s)?[A-Za-z]{1,14}|/[A-Za-z]{1,14}|\s?\^\s?\{?[23]\}?)?)")
 _SENTENCE_END = re.compile(r"[.!?;](?:\s|$)|\u3002")
+_LEAD = re.compile(r"(?:exactly|precisely|simply|just|indeed|equal to|given by)\s+(?=[-+$\\(\[{0-9])")
 _CLOSING = re.compile(r"(?<!\\)[.,;:][.,;:\s]*\Z")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:or|and|sin|cos|tan|log|ln|exp|sqrt|pi)\b)[A-Za-z]{2}")
+_DENIED = re.compile(r"(?:\bnot|n['\u2019]t)\s+(?:[a-z]+\s+){0,3}[$(]?\Z")
 _CHOICE_LINE = re.compile(r"\(?[A-J]\)|\(?[A-J][.)](?:\s|$)")
 NUMBER = re.compile(
     r"(?:(?<![0-9A-Za-z)])[-+\u2212])?[$\u20ac\u00a3]?(?<![0-9A-Za-z_^])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?"
@@ -94,9 +103,9 @@ def final_part(completion: str) -> str:
 
 def extract_explicit(part: str, ways: Sequence[str] = WAYS) -> Extraction | None:
     """A boxed or otherwise marked answer; None where the text marks none."""
-    boxed = last_boxed(part) if "boxed" in ways else None
+    boxed = boxed_answer(part) if "boxed" in ways else None
     if boxed is not None:
-        return Extraction(boxed.strip(), "boxed")
+        return Extraction(boxed, "boxed")
     if "marked" not in ways:
         return None
     tail = "\n" + part[-MAX_TAIL:]
@@ -131,32 +140,60 @@ def _last_marker(tail: str) -> re.Match[str] | None:
     return last
 
 
+def boxed_answer(text: str) -> str | None:
+    """What the last box says, with the boxes that it is joined to (`\\boxed{1} and \\boxed{2}`); None without a box."""
+    boxes = _closed_boxes(text)
+    if not boxes:
+        return None
+    start, opened, closed = max(boxes)
+    answer = text[opened:closed].strip()
+    if len(boxes) == 1 or not answer:
+        return answer
+    said = [answer]
+    for before, opened, closed in sorted(boxes, reverse=True)[1:MOST_JOINED]:
+        if closed > start or not _JOINT.fullmatch(text, closed + 1, start):
+            break
+        start = before
+        other = text[opened:closed].strip()
+        if other not in said:
+            said.append(other)
+    return ", ".join(reversed(said))
+
+
 def last_boxed(text: str) -> str | None:
     """Content of the last `\\boxed{...}` (or `\\fbox`) whose braces close; None without one. Linear in the text."""
-    if "boxed" not in text:
+    boxes = _closed_boxes(text)
+    if not boxes:
         return None
-    openings = [match.end() for match in _BOX.finditer(text)]
+    _, opened, closed = max(boxes)
+    return text[opened:closed]
+
+
+def _closed_boxes(text: str) -> list[tuple[int, int, int]]:
+    """Where each box whose braces close begins, and where its content begins and ends."""
+    if "boxed" not in text and "\\fbox" not in text:
+        return []
+    openings = {match.end(): match.start() for match in _BOX.finditer(text)}
     if not openings:
-        return None
-    starts = set(openings)
-    closed: dict[int, int] = {}
+        return []
+    closed: list[tuple[int, int, int]] = []
     stack: list[int] = []
-    for match in _BRACES.finditer(text, openings[0] - 1):
+    for match in _BRACES.finditer(text, min(openings) - 1):
         if match.group() == "{":
             stack.append(match.end())
         elif match.group() == "}" and stack:
             opened = stack.pop()
-            if opened in starts:
-                closed[opened] = match.start()
-    if not closed:
-        return None
-    last = max(closed)
-    return text[last: closed[last]]
+            if opened in openings:
+                closed.append((openings[opened], opened, match.start()))
+    return closed
 
 
 def _clip_sentence(text: str) -> str:
     """The answer at the head of a sentence: a leading math span alone, else up to the sentence's end."""
     text = text.strip().strip("*").strip()
+    lead = _LEAD.match(text)
+    if lead is not None:
+        text = text[lead.end():]
     span = _MATH_SPAN.match(text)
     if span is not None and not _GOES_ON.match(text, span.end()):
         inner = next(group for group in span.groups() if group is not None).strip()
@@ -177,6 +214,7 @@ def _from_last_line(text: str) -> Extraction:
         return Extraction(None, "none")
     prose = _PROSE.search(line) is not None
     if "=" in line:
+        line = unwrap(line.rstrip(" ."))
         whole = not prose or "\\" in line or len(line) == len(text.strip())
         if whole and _only_assigns(line):
             return Extraction(line.rstrip(".,;").strip(), "last_line")
@@ -187,7 +225,7 @@ def _from_last_line(text: str) -> Extraction:
     numbers = list(NUMBER.finditer(clipped[-MAX_TAIL:]))
     alone = len(numbers) == 1 and len(clipped) > len(numbers[0][0]) and " " in clipped
     several = len(numbers) > 1 and not re.search(r"\bor\b", clipped) and ":" not in clipped
-    if alone or several:
+    if (alone or several) and not _DENIED.search(clipped[-MAX_TAIL:], 0, numbers[-1].start()):
         return Extraction(_with_unit(clipped[-MAX_TAIL:], numbers[-1]), "last_number")
     return Extraction(clipped, "last_line")
 

@@ -30,7 +30,8 @@ _NUMBER = re.compile(
     rf"(?P<sign>[-+]?)\s*(?P<money>(?:US|USD)?\s?[$\u20ac\u00a3])?\s*(?P<sign2>[-+]?)\s*"
     rf"(?:"
     rf"(?:(?P<whole>{_DIGITS})(?:\s*(?=\\frac)|\s+(?:and\s+)?(?=[0-9])))?"
-    rf"(?:\\frac\s*(?:\{{\s*(?P<fsign>-?)\s*(?P<top>{_DECIMAL})\s*\}}\s*(?:\{{\s*(?P<bottom>{_DECIMAL})\s*\}}"
+    rf"(?:\\frac\s*(?:\{{\s*(?P<fsign>-?)\s*(?P<top>{_DECIMAL})\s*\}}"
+    rf"\s*(?:\{{\s*(?P<bsign>-?)\s*(?P<bottom>{_DECIMAL})\s*\}}"
     rf"|(?P<bottom3>[0-9]))"
     rf"|\s*(?P<top1>[0-9])\s*(?:(?P<bottom1>[0-9])|\{{\s*(?P<bottom4>[0-9]+)\s*\}}))"
     rf"|(?P<top2>[0-9]+)\s*/\s*(?P<bottom2>[0-9]+))"
@@ -39,6 +40,9 @@ _NUMBER = re.compile(
     rf"|\s*\*\s*10\s*(?P<times>{_POWER}))?"
     rf")\s*"
 )
+_QUOTIENT = re.compile(r"(-?)\s*(?:\(\s*(-?[0-9]+)\s*\)|([0-9]+))\s*/\s*(?:\(\s*(-?[0-9]+)\s*\)|([0-9]+))")
+_SPACED = re.compile(r"-?[0-9]{1,3}(?: [0-9]{3})+")
+"""Thousands parted by spaces: `12 500`."""
 _INTEGER = re.compile(r"-?[0-9]{1,300}")
 _TEN = re.compile(r"(-?)\s*10\s*\^\s*(?:\{\s*([-+]?[0-9]{1,4})\s*\}|([-+]?[0-9]))")
 _BASED = re.compile(r"(-?)([0-9A-Z]+)\s*_\s*(?:\{\s*([0-9]{1,2}|[a-z]+)\s*\}|([0-9]{1,2}))")
@@ -70,7 +74,9 @@ def read_number(text: str) -> Number | None:
         return _based(text)
     match = _NUMBER.match(text)
     if match is None:
-        return None
+        return _quotient(text) if "/" in text else None
+    if " " in text and _SPACED.fullmatch(text):
+        return Number(Fraction(int(text.replace(" ", ""))))
     value = _value(match)
     if value is None or (match["sign"] and match["sign2"]):
         return None
@@ -95,7 +101,7 @@ def read_number(text: str) -> Number | None:
             return Number(value, money)
     unit = read_unit(rest, glued)
     if unit is None:
-        return _compound(text)
+        return _quotient(text) if rest[0] == "/" else _compound(text)
     if money and converted(Fraction(1), money, unit) is None:
         return None
     return Number(value, unit)
@@ -127,6 +133,17 @@ def equal_numbers(gold: Number, answer: Number) -> bool:
 def has_measure(number: Number) -> bool:
     """Whether the number's unit is one that converts."""
     return bool(number.unit) and not number.unit.startswith("base ") and known(number.unit)
+
+
+def _quotient(text: str) -> Number | None:
+    """`(-3)/(4)`: integers in brackets of their own."""
+    match = _QUOTIENT.fullmatch(text)
+    if match is None:
+        return None
+    top, bottom = int(match[2] or match[3]), int(match[4] or match[5])
+    if not bottom:
+        return None
+    return Number(Fraction(-top if match[1] else top, bottom))
 
 
 def _special(text: str, rest: str, value: Fraction) -> Number | None:
@@ -191,10 +208,12 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if bottom == 0:
         return None
     value = _decimal(top) / bottom
-    if match["fsign"]:
+    if (match["fsign"] == "-") != (match["bsign"] == "-"):
         value = -value
     if match["whole"]:
-        return None if match["fsign"] else _decimal(match["whole"]) + value  # 1 \frac{-1}{2} is no mixed number
+        if match["fsign"] or match["bsign"]:
+            return None  # 1 \frac{-1}{2} is no mixed number
+        return _decimal(match["whole"]) + value
     return value
 
 

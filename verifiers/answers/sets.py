@@ -173,6 +173,8 @@ def _simple(text: str, depth: int) -> list[Piece]:
             piece = Piece(_end(parts[0], text[0] == "["), _end(parts[1], text[-1] == "]"))
             if piece.low.value is not None and piece.high.value is not None and piece.low.value > piece.high.value:
                 raise Unreadable("ends out of order")
+            if piece.low.value is not None and not _holds_something(piece):
+                raise Unreadable("no interval, but a point of the plane")  # else the empty set would say (4, 4)
             return [piece]
     raise Unreadable("no set")
 

@@ -7,7 +7,8 @@ gold answer our steps do not reach (an inexact integer division, a generator's s
 is never wrong.
 
 `gsm_symbolic` carries its own solutions; they are taken where their final answer and their plain equations hold. The
-solution of a function task (`verifiers.tasks.functions`) is its reference program, in a fence.
+solution of a function task (`verifiers.tasks.functions`) is its reference program, in a fence; that of a structured one
+(`verifiers.tasks.structured`) the document or table itself.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from verifiers.api import Task
 from verifiers.tasks.functions import PREFIX as FUNCTIONS
 from verifiers.tasks.functions import fenced
 from verifiers.tasks.solution import Lines, NoSolution, Style, written
+from verifiers.tasks.structured import PREFIX as STRUCTURED
+from verifiers.tasks.structured import solution as document_or_table
 from verifiers.tasks.worked_programs import PROGRAM_SOLVERS
 from verifiers.tasks.worked_puzzles import PUZZLE_SOLVERS
 
@@ -29,11 +32,14 @@ from verifiers.tasks.worked_puzzles import PUZZLE_SOLVERS
 def worked_solution(task: Task, style: Style = "plain") -> str | None:
     """A short worked solution that ends in `\\boxed{...}` with the gold answer; None where there is none.
 
-    That of a function task is its reference program in a fence, which has only the style `plain`.
+    That of a function task is its reference program in a fence, that of a structured one its document or table; both
+    have only the style `plain`.
     """
     family = str(task.metadata.get("family"))
     if family.startswith(FUNCTIONS):
         return fenced(task.answer) if style == "plain" else None
+    if family.startswith(STRUCTURED):
+        return document_or_table(task) if style == "plain" else None
     solver = (PROGRAM_SOLVERS if style == "tools" else SOLVERS).get(family)
     if solver is None:
         return None
