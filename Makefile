@@ -39,11 +39,13 @@ reasoning: $(RUN_STAMP)
 smoke: $(RUN_STAMP)
 	$(BIN)/derive math --preset math/smoke
 
+# Two at a time, each on one thread: most tests wait or start processes.
+test: export OMP_NUM_THREADS ?= 1
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not ui"
 
 test-all: $(DEV_STAMP)
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu and not ui"
 
 # Needs a Chromium: CHROMIUM names it, else /usr/bin/chromium. One part: make test-ui UI="-k cancelled"
 test-ui: $(DEV_STAMP)

@@ -162,11 +162,13 @@ def test_plan_writes_stage_files_that_can_be_run_by_hand_one_after_another(
     assert not (tmp_path / "store").exists()
 
 
-def test_a_launcher_stands_before_stages_that_train_only(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "math/7b", "--machine", "eight-gpu", "--json"]) == 2  # rl does not fit
+def test_a_launcher_stands_before_stages_that_train_or_draw(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "math/7b", "--machine", "eight-gpu", "--json"])  # refused where the disk is small
     commands = {stage["id"]: stage["command"] for stage in json.loads(capsys.readouterr().out)["stages"]}
-    assert commands["sft"][:3] == [sys.executable, "-m", "accelerate.commands.launch"]
-    assert commands["evaluate"][:3] == [sys.executable, "-m", "derivatives.evaluate"]
+    for name in ("sft", "rl", "evaluate"):
+        assert commands[name][:3] == [sys.executable, "-m", "accelerate.commands.launch"]
+    assert commands["release"][:3] == [sys.executable, "-m", "derivatives.release"]
+    assert commands["corpus"][:3] == [sys.executable, "-m", "corpora.build"]
 
 
 def test_the_shown_recipe_can_be_planned_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,8 +75,9 @@ def test_a_machine_whose_axes_do_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_stages_of_one_process_cut_nothing() -> None:
     machine = Machine(name="pairs", num_processes=4, tensor_parallel=2, launcher=("launch",))
-    assert machine.for_kind("sft") is machine
-    for kind in ("rl", "evaluate", "sample"):
+    for kind in ("sft", "rl", "evaluate", "sample"):
+        assert machine.for_kind(kind) is machine
+    for kind in ("corpus", "release"):
         alone = machine.for_kind(kind)
         assert (alone.num_processes, alone.tensor_parallel, alone.launcher) == (1, 1, ())
 

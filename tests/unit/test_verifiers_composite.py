@@ -137,10 +137,13 @@ def test_the_version_names_every_part_and_weight() -> None:
 
 def test_the_readmes_composite_works_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).resolve().parents[2] / "verifiers" / "README.md").read_text(encoding="utf-8")
-    even, think_even = types.ModuleType("even_verifier"), types.ModuleType("think_even")
-    monkeypatch.setitem(sys.modules, "even_verifier", even)
-    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], even.__dict__)
-    exec(re.findall(r"```py\n(.*?)```", page, re.DOTALL)[0], think_even.__dict__)
+    even, think_even = types.ModuleType("even_verifier.typed"), types.ModuleType("think_even")
+    monkeypatch.setitem(sys.modules, "even_verifier", types.ModuleType("even_verifier"))
+    monkeypatch.setitem(sys.modules, "even_verifier.typed", even)
+    blocks = re.findall(r"```(?:python|py)\n(.*?)```", page, re.DOTALL)
+    for name, module in (("class EvenVerifier", even), ("def think_even", think_even)):
+        (block,) = [block for block in blocks if name in block]
+        exec(block, module.__dict__)
     verifier, task = think_even.think_even(), Task("t", "", "3")
     scores = [verifier.judge(task, f"{thought}\\boxed{{{answer}}}").score
               for thought in ("<think>hm</think>", "") for answer in (248, 24, 247)]
