@@ -10,6 +10,8 @@ from __future__ import annotations
 import faulthandler
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 STALLED = re.compile(r"Timeout \((\d+:\d\d:\d\d(?:\.\d+)?)\)!$")
 """The line before the stacks, with the time without progress. A flow looks for it."""
@@ -24,6 +26,19 @@ def watch(after_s: float | None) -> None:
     if after_s is None:
         faulthandler.cancel_dump_traceback_later()
     alive()
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """For as long as this lasts, silence is no stall: whoever waits here has a limit of its own."""
+    if _after_s is None:
+        yield
+        return
+    faulthandler.cancel_dump_traceback_later()
+    try:
+        yield
+    finally:
+        alive()
 
 
 def alive() -> None:

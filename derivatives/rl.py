@@ -45,12 +45,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from configs.errors import UserError
 from configs.settings.reinforcement import RlStage, check_rl_settings
 from configs.stage import StageFile, run_command, write_text_atomic
 from derivatives.rollout import fork
 from derivatives.rollout.audit import Auditor
 from derivatives.rollout.curriculum import Curriculum, limit_at
+from derivatives.rollout.engine import RolloutEngine
 from derivatives.rollout.judged import Batch, Group, Judged, Rolled, roll_out, roll_out_step
 from derivatives.rollout.on_ranks import PATIENCE_S, WholePolicy, audited, share_out
 from derivatives.rollout.pass_rates import read_pass_rates, with_pass_rates
@@ -89,6 +92,11 @@ def run(stage_file: StageFile, out: Path) -> None:
             fork.begin(stage_file, out)
         ranks.gather(None)  # nobody looks for a checkpoint before it is there
         trainer = Trainer(stage_file, out, ranks)
+        if stage.fork is not None and trainer.step < stage.fork.step:
+            raise UserError(
+                f"stage.fork: no checkpoint in {out} can be read, so that the fork would begin anew; remove its folder "
+                "checkpoints and run again, which takes the other run's state once more"
+            )
         more = train(stage_file, stage, trainer, tasks, rates)
         trainer.finish(problems=len(tasks), verifier=stage.verifier, **left_out, **more)
 
@@ -209,6 +217,9 @@ class Steps:
             return self.curriculum.more(step, count, wanted, already)
 
         rolled = roll_out_step(chosen, roll, more, self.update.has_spread, self.stage.replacement_rounds)
+        if isinstance(self.engine, RolloutEngine) and self.trainer.device == "cuda":
+            self.engine.release()  # its cache takes up to a third of the device, which the update needs
+            torch.cuda.empty_cache()
         if self.auditor is not None:
             tasks = [self.tasks[index] for index in rolled.problems]
             rolled = replace(rolled, groups=audited(self.ranks, self.auditor, step, tasks, rolled.groups))
@@ -342,7 +353,7 @@ class Samples:
 
     def __init__(self, out: Path, resume_step: int, num_steps: int) -> None:
         self.path, self.every = out / "rollouts.jsonl", max(1, num_steps // NUM_KEPT_STEPS)
-        old = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        old = self.path.read_text(encoding="utf-8").split("\n") if self.path.exists() else []
         kept = [line for line in old if _step_of(line) <= resume_step]
         write_text_atomic(self.path, "".join(f"{line}\n" for line in kept))
 

@@ -54,10 +54,13 @@ def run_single(given: argparse.Namespace) -> int:
     recipe = single_stage(given.command, given.data, base, given.overrides)
     asked = f"{given.command} {given.data}"
     request = Request(asked, base, tuple(given.overrides), given.machine, given.store, recipe=recipe)
-    code = _run(given, request)
+    from flows.launch import launch
+
+    session = prepare(request)
+    code = conclude(given, session, launch(session, with_prefect=not given.no_prefect))
     if code == 0 and given.out is not None:
         product = "data" if given.command == "sample" else "model"
-        folder = Path(runs.all_runs(Store(given.store or None))[-1]["stages"][-1]["folder"])
+        folder = Path(session.record["stages"][-1]["folder"])  # this run's, whatever else has run meanwhile
         shutil.copytree(folder / product, given.out)
         print(f"{product}: {given.out}", file=sys.stderr)
     return code

@@ -55,9 +55,11 @@ def devices_of(machine: Machine, kind: str) -> tuple[str, ...]:
     if named is not None:
         visible = [name.strip() for name in named.split(",") if name.strip()]
     else:
-        visible = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")] or ["0"]
+        there = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
+        visible = sorted(there, key=lambda name: (len(name), name)) or ["0"]  # 2 before 10
     number = len(visible) if machine.rollout is not None else machine.for_kind(kind).num_processes
-    return tuple(f"cuda-{name}" for name in sorted(visible)[:number])
+    # The first ones in the given order are those that ranks take; sorted only so that all lock them in one order.
+    return tuple(f"cuda-{name}" for name in sorted(visible[:number]))
 
 
 class Turn:

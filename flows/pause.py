@@ -67,7 +67,10 @@ def withdraw(store: Store, run_id: str) -> None:
 
 def asked(session: Session) -> bool:
     """Whether this run is to pause."""
-    return path_of(session.store, session.record["id"]).exists()
+    try:
+        return path_of(session.store, session.record["id"]).exists()
+    except OSError:  # a file system that is away for a moment
+        return False
 
 
 def newest_step(folder: Path) -> int | None:

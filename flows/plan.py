@@ -196,11 +196,13 @@ def _plan_stage(plan: Plan, stage: Stage, module: str, store: Store) -> PlannedS
         "verifiers": {name: _verifier_identity(name) for name in verifiers_of(stage)},
         "seed": plan.recipe.seed,
     }
-    if cards := cards_of(stage, store):
-        ingredients["cards"] = cards
     without_source = store.digest(ingredients)
     complete = {**ingredients, "module": module, "source": closure(module)}
     digest = store.digest(complete)
+    if cards := cards_of(stage, store):
+        # For the lineage. What a stage makes is decided by the verifier, whose identity is in the digest: a card that
+        # is made again, on another machine or without labelled data, must not throw a training away.
+        complete["cards"] = cards
     return PlannedStage(stage, module, digest, without_source, complete, model, inputs, store.find(digest))
 
 

@@ -29,11 +29,14 @@ def last_progress(folder: Path) -> dict[str, Any] | None:
 
 def waiting_lines(log: Path, start: int) -> tuple[list[str], int]:
     """What a stage says from this byte of its log on that cannot wait for its end, and the byte to read on from."""
-    if log.stat().st_size == start:
+    try:
+        if log.stat().st_size == start:
+            return [], start
+        with log.open("rb") as file:
+            file.seek(start)
+            whole, newline, _ = file.read().rpartition(b"\n")
+    except OSError:  # removed, or a file system that is away for a moment: no reason to end a training
         return [], start
-    with log.open("rb") as file:
-        file.seek(start)
-        whole, newline, _ = file.read().rpartition(b"\n")
     lines = whole.decode("utf-8", errors="replace").splitlines()
     told = [line[line.index(mark) :] for line in lines for mark in TOLD_AT_ONCE if mark in line]
     told += [line for line in lines if STALLED.search(line)]

@@ -271,6 +271,16 @@ def _check_source(planned: PlannedStage) -> None:
             f"{planned.stage.id}: {', '.join(changed[:3])} changed since the run was planned; run the same command "
             "again to build with the new code"
         )
+    if planned.ingredients.get("verifiers"):  # hours may have gone by since
+        from verifiers.registry import identity
+
+        identity.cache_clear()
+        for name, known in planned.ingredients["verifiers"].items():
+            if dict(identity(name)) != known:
+                raise UserError(
+                    f"{planned.stage.id}: verifier {name!r} changed since the run was planned; certify it "
+                    f"(`derive verifiers certify {name}`) and run the same command again"
+                )
 
 
 def _attempts(session: Session, planned: PlannedStage, build: Build, path: Path, turn: Turn) -> None:
@@ -340,7 +350,7 @@ def _run_command(session: Session, planned: PlannedStage, build: Build, path: Pa
                 if stalled and session.machine.restart_stalled and code is None:
                     running.close()
                     code = EXIT_STALLED
-    if paused_at is not None and code in STOPPED_EXITS:
+    if paused_at is not None and code in STOPPED_EXITS and not (build.folder / FAILURE).exists():
         raise Stopped(planned.stage.id, pause.newest_step(build.folder))
     return code
 
@@ -352,6 +362,8 @@ def _tell_progress(planned: PlannedStage, line: Mapping[str, Any], listener: Lis
 def _stage_environment(machine: Machine) -> dict[str, str]:
     given = dict(os.environ)
     given["PYTHONUNBUFFERED"] = "1"
+    # torchrun's agent, also below accelerate, kills ranks 30 s after SIGTERM; the supervisor has the limit that counts.
+    given.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(int(pause.STOP_LIMIT_S)))
     if machine.num_threads is not None:
         given["OMP_NUM_THREADS"] = str(machine.num_threads)
     paths = [path for path in given.get("PYTHONPATH", "").split(os.pathsep) if path]

@@ -37,6 +37,8 @@ from verifiers.plain import accept
 
 GROUP = "derivative_factory.verifiers"
 OWN_PACKAGE = "verifiers"
+CASES_FILE = "cases.jsonl"
+"""As in `verifiers/cases.py`, which imports this module."""
 BUILT_IN_ORIGIN = "built in"
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 BUILT_IN = {
@@ -95,8 +97,12 @@ class Target:
     @property
     def packages(self) -> set[str]:
         """Top-level packages whose source is the verifier's own."""
-        listed = self.point.dist.read_text("top_level.txt") if self.point is not None and self.point.dist else None
-        return {self.module.partition(".")[0], OWN_PACKAGE, *(listed or "").split()}
+        dist = self.point.dist if self.point is not None else None
+        listed = (dist.read_text("top_level.txt") or "").split() if dist else []
+        # Not every builder writes that file.
+        files = (dist.files or []) if dist else []
+        inside = {path.parts[0].partition(".")[0] for path in files if path.suffix == ".py"}
+        return {self.module.partition(".")[0], OWN_PACKAGE, *listed, *filter(str.isidentifier, inside)}
 
 
 def names() -> list[str]:
@@ -166,7 +172,25 @@ def load_verifier(name: str) -> Verifier:
 def identity(name: str) -> dict[str, str]:
     """Name, version and source digest of a verifier, for the lineage of whatever it judged."""
     verifier, target = load_verifier(name), target_of(name)
-    return {"name": name, "version": str(verifier.version), "source": source_digest(target.module, target.packages)}
+    digest = hashlib.sha256(f"{target.value}\0".encode())  # another function of a module is another verifier
+    digest.update(source_digest(target.module, target.packages).encode())
+    if target.point is not None:
+        digest.update(_beside(target.module))
+    return {"name": name, "version": str(verifier.version), "source": digest.hexdigest()}
+
+
+def _beside(module_name: str) -> bytes:
+    """Digest of what lies beside a plugin's module and may decide as well: word lists, rubrics, compiled modules."""
+    path = module_file(module_name)
+    digest = hashlib.sha256()
+    if path is None or "." not in module_name and path.name != "__init__.py":
+        return digest.digest()  # a module that stands alone; what is beside it belongs to others
+    for file in sorted(path.parent.rglob("*")):
+        inside = file.relative_to(path.parent)
+        is_case = inside.name == CASES_FILE or inside.parts[0] == "cases"
+        if file.is_file() and file.suffix not in (".py", ".pyc", ".md") and not is_case:
+            digest.update(f"{inside.as_posix()}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\0".encode())
+    return digest.digest()
 
 
 def source_digest(module_name: str, packages: Iterable[str] = ()) -> str:

@@ -86,8 +86,13 @@ def _ask(
 ) -> list[list[Answer]]:
     """Answers to this rank's tasks, whose numbers among all name their random numbers."""
     tasks = [task for _, task in numbered]
-    room = engine.model.config.max_position_embeddings - sampling.max_new_tokens
+    positions = engine.model.config.max_position_embeddings
+    # A model with few positions (Qwen2.5-Math has 4,096) beside one that thinks for longer: it gets what it has.
+    room = max(positions - sampling.max_new_tokens, positions // 2)
     prompts = [_encode(engine, task, form, asking, room) for task in tasks]
+    left = positions - max(map(len, prompts), default=0)
+    if 1 <= left < sampling.max_new_tokens:
+        sampling = sampling.model_copy(update={"max_new_tokens": left})
     judged: dict[tuple[int, int], tuple[str, Future[Verdict]]] = {}
 
     def submit(index: int, sample: int, completion: Completion) -> None:

@@ -58,7 +58,7 @@ class StoredAnswers:
     def __init__(self, folder: Path) -> None:
         path = folder / SAMPLES
         try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         except (OSError, ValueError) as error:
             raise UserError(f"RUN: {path} cannot be read ({error}); name a finished evaluation") from error
         tasks = _drawn_again(folder)

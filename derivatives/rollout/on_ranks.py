@@ -24,11 +24,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from configs import stall
 from derivatives.rollout.audit import Auditor
 from derivatives.rollout.judged import Group
 from derivatives.training.loop import Trainer
 from derivatives.training.lora import FIRST, SECOND, add_adapters
-from derivatives.training.model import load_model
+from derivatives.training.model import DTYPES, load_model
 from derivatives.training.ranks import Ranks
 from derivatives.training.spread import HEAD
 from derivatives.training.tensor_parallel import cut_dim
@@ -72,7 +73,8 @@ class WholePolicy:
                 continue
             if name == HEAD and tied:
                 continue
-            given = tensor.detach().to(self.trainer.model.dtype)  # as the forward pass has it, and half the bytes
+            # As the forward pass has it; the sharded weights are FP32 masters, twice the bytes.
+            given = tensor.detach().to(DTYPES[self.trainer.stage.precision])
             whole = whole_tensor(name, given, self.ranks)
             if self._own:
                 self._own[name].copy_(whole)
@@ -101,11 +103,16 @@ def share_out(
         all_first: The first rank draws everything (for a server, which is one for all).
     """
     if ranks.alone or all_first:
-        own: Sequence[int] = range(num_problems) if ranks.first else ()
-        every: list[Drawn] = ranks.gather(draw(own) if own else [])[0]
+        if ranks.alone:
+            return draw(range(num_problems)) if num_problems else []
+        first = draw(range(num_problems)) if ranks.first and num_problems else []
+        with stall.paused():
+            every: list[Drawn] = ranks.gather(first)[0]
         return every
     own = range(ranks.rank, num_problems, ranks.num)
-    found: list[list[Drawn]] = ranks.gather(draw(own) if own else [])
+    drawn = draw(own) if own else []
+    with stall.paused():  # waiting for the longest completions of others is no stall
+        found: list[list[Drawn]] = ranks.gather(drawn)
     return [found[place % ranks.num][place // ranks.num] for place in range(num_problems)]
 
 

@@ -76,7 +76,9 @@ def shard(model: PreTrainedModel, device: str, ranks: Ranks) -> LossOf:
             if parameter.requires_grad and not isinstance(parameter, DTensor):
                 parameter.data = parameter.data.float()
         mesh = ranks.flat_mesh if is_root or ranks.tensor == 1 else ranks.mesh["data"]
-        sharded = fully_shard(module, mesh=mesh, mp_policy=policy)
+        # A root stays gathered for its backward pass, which a frozen model has not.
+        again = True if not any(parameter.requires_grad for parameter in module.parameters()) else None
+        sharded = fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=again)
         assert isinstance(sharded, FSDPModule)
         # Ranks of one tensor group have the same gradient of what is not in a layer, and it is in the sum for each. Of
         # the head each has a part; `share_loss` makes up for it.

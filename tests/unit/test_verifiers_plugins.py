@@ -78,17 +78,23 @@ def test_a_plain_function_is_a_verifier_named_by_its_entry_point(install: Instal
     assert fault.reason.startswith("verifier_fault: ValueError: invalid literal")
 
 
+def now(name: str) -> str:
+    """The source digest of a verifier as it lies there at this moment."""
+    registry.identity.cache_clear()
+    return registry.identity(name)["source"]
+
+
 def test_the_identity_follows_the_plug_ins_code_and_what_it_uses_of_ours(install: Install, tmp_path: Path) -> None:
     install("length", PLAIN)
     first = registry.identity("length")["source"]
     target = registry.target_of("length")
     path = tmp_path / "length_plugin.py"
     path.write_text(f"# another comment\n{PLAIN}".replace("Not longer.", "Or else."))
-    assert registry.source_digest(target.module, target.packages) == first
+    assert now("length") == first
     path.write_text(PLAIN.replace("==", ">="))
-    assert registry.source_digest(target.module, target.packages) != first
+    assert now("length") != first
     path.write_text(f"from verifiers.answers.extract import extract\n{PLAIN}")
-    used = registry.source_digest(target.module, target.packages)
+    used = now("length")
     path.write_text(f"from other.answers.extract import extract\n{PLAIN}")
     alone = registry.source_digest(target.module, {"length_plugin"})
     path.write_text(f"from verifiers.answers.extract import extract\n{PLAIN}")
@@ -99,7 +105,7 @@ def test_modules_beside_it_of_the_same_distribution_count_too(install: Install, 
     install("length", f"from length_tables import LIMIT\n{PLAIN}")
     (tmp_path / "length_tables.py").write_text("LIMIT = 1\n")
     target = registry.target_of("length")
-    alone = registry.source_digest(target.module, target.packages)
+    alone = now("length")
     (tmp_path / "length_plugin-1.2.dist-info" / "top_level.txt").write_text("length_plugin\nlength_tables\n")
     both = registry.source_digest(target.module, registry.target_of("length").packages)
     (tmp_path / "length_tables.py").write_text("LIMIT = 2\n")
@@ -173,3 +179,37 @@ def test_a_name_that_two_offer_is_refused_alone(install: Install) -> None:
     for asked in (registry.check_name, registry.load_verifier, registry.identity, cases_path):
         with pytest.raises(UserError, match="'math' is offered by both .*; rename the entry point of one, or"):
             asked("math")
+
+
+def test_another_function_of_the_module_and_a_file_beside_it_are_another_verifier(
+    tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lenient = PLAIN + "def lenient(completion, task):\n    return True\n"
+    install("swapped", lenient)
+    registry.identity.cache_clear()
+    before = registry.identity("swapped")["source"]
+    points = tmp_path / "swapped_plugin-1.2.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text().replace(":verify", ":lenient"))
+    registry.identity.cache_clear()
+    registry.load_verifier.cache_clear()
+    assert registry.identity("swapped")["source"] != before
+
+    package = tmp_path / "worded_plugin"
+    package.mkdir()
+    (package / "__init__.py").write_text(PLAIN)
+    (package / "words.txt").write_text("one\n")
+    (package / "cases.jsonl").write_text("{}\n")
+    folder = tmp_path / "worded_plugin-1.2.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: worded-plugin\nVersion: 1.2\n")
+    (folder / "entry_points.txt").write_text(f"[{registry.GROUP}]\nworded = worded_plugin:verify\n")
+
+    def source() -> str:
+        registry.identity.cache_clear()
+        return registry.identity("worded")["source"]
+
+    first = source()
+    (package / "cases.jsonl").write_text("{}\n{}\n")
+    assert source() == first
+    (package / "words.txt").write_text("two\n")
+    assert source() != first

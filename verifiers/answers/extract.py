@@ -37,6 +37,8 @@ _BOX = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _JOINT = re.compile(r"\s*(?:\$\$?|\\[)\]])?\s*(?:[,;]|(?:,\s*)?(?:and|or)\b|,?\s*\\text\s*\{\s*(?:and|or)\s*\})\s*"
                     r"(?:\$\$?|\\[(\[])?\s*")
+MOST_BETWEEN = 64
+"""Characters between two boxes of one list."""
 MOST_JOINED = 40
 """Boxes that are read as one list; beyond it the rest of them do not count."""
 _LINE = re.compile(r"\n[ \t]*(?:\#{4}|(?:\*\*)?[Aa\u7b54][ \t]*(?:\*\*)?[:\uff1a](?:\*\*)?)[ \t]*")
@@ -151,7 +153,8 @@ def boxed_answer(text: str) -> str | None:
         return answer
     said = [answer]
     for before, opened, closed in sorted(boxes, reverse=True)[1:MOST_JOINED]:
-        if closed > start or not _JOINT.fullmatch(text, closed + 1, start):
+        between = start - closed - 1
+        if between < 0 or between > MOST_BETWEEN or not _JOINT.fullmatch(text, closed + 1, start):
             break
         start = before
         other = text[opened:closed].strip()

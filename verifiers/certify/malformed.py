@@ -61,6 +61,10 @@ def huge(case: Case) -> Iterator[tuple[str, str]]:
     yield "100,000 boxes that do not close", "\\boxed{" * LONG
     yield "100,000 boxes", "\\boxed{1}" * LONG
     yield "50,000 nested fractions", "\\boxed{" + "\\frac{1}{" * deep + "1" + "}" * deep + "}"
+    for name, blank in (("spaces", " "), ("empty lines", "\n")):
+        twice = f"{case.completion}{blank * MEGABYTE}{case.completion}"
+        yield f"a gold completion twice, 1 MB of {name} between", twice
+        yield f"two boxes, 4,000 {name} between", f"\\boxed{{1}}{blank * 4_000}\\boxed{{1}}"
     yield "a million digits", "9" * MEGABYTE
     yield "a million digits in a box", f"\\boxed{{{'9' * MEGABYTE}}}"
     yield "a million digits in JSON", f'{{"answer": {"9" * MEGABYTE}}}'

@@ -35,7 +35,7 @@ def check(bench: Bench) -> Finding:
     lost: list[tuple[Case, Judged, str]] = []
     won: list[tuple[Case, Judged, str]] = []
     for (case, what, expect), one in zip(made, judged, strict=True):
-        if one is None:
+        if one is None:  # after so many faults, which are told below
             continue
         if one.is_fault:
             failures.append((case, one, what))
