@@ -97,7 +97,9 @@ class Link:
         self.was_away = False
         """Whether the server did not answer once."""
         self._server_is_up = session.prefect_alive  # only a server of the run's own is ever lost for good
-        self._holding = False
+        self._holding, self._confirmed = False, False
+        self._lock = threading.Lock()
+        """Held while the thread looks and answers, so that it says nothing that a pause has overtaken."""
         self._seen: set[str] = set()
         """Ids of paused states that were dealt with."""
         self._closing, self._changed = threading.Event(), threading.Event()
@@ -110,7 +112,10 @@ class Link:
 
     def hold(self, session: Session, stopped: Stopped) -> None:
         """A paused run's wait. Raises Suspended where another process will go on with it."""
-        self._holding = True
+        if not pause.asked(session):
+            return  # resumed before the stage had stopped
+        with self._lock:
+            self._holding, self._confirmed = True, False
         if self.has_deployment:
             self._suspend(stopped, SUSPEND_LIMIT_S)
         else:
@@ -175,6 +180,9 @@ class Link:
                 continue
             if state["type"] == "CANCELLING":
                 return  # its end is near
+            if state["type"] == "RUNNING" and time.monotonic() < deadline:  # the pause was not taken
+                time.sleep(0.2)
+                continue
             record = self.session.record
             record.update(status="paused", paused=pause.described(stopped, in_place=False))
             pause.withdraw(self.session.store, record["id"])
@@ -194,7 +202,11 @@ class Link:
 
     def _look_for_resume(self) -> None:
         state = read_state(self.flow_run)
-        if state["type"] == "RUNNING":
+        if state["type"] == "PAUSED":
+            self._confirmed = True
+        elif state["type"] == "RUNNING" and not self._confirmed:  # what was said of the pause got lost
+            set_state(self.flow_run, "PAUSED", CHECKPOINTED, "Resume goes on", pause_reschedule=False)
+        elif state["type"] == "RUNNING":
             pause.withdraw(self.session.store, self.session.record["id"])
         elif state["type"] in ("CANCELLING", "CANCELLED"):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -218,8 +230,11 @@ class Link:
             self._changed.clear()
 
     def _exchange(self) -> None:
-        if self._holding:
-            return
+        with self._lock:
+            if not self._holding:
+                self._look()
+
+    def _look(self) -> None:
         state = read_state(self.flow_run)
         kind, asks = state.get("type"), (state.get("state_details") or {}).get("run_input_keyset")
         if kind == "PAUSED" and not asks and state["id"] not in self._seen and not self._holding:
