@@ -67,14 +67,16 @@ def compare(store: Store, first: str, second: str, confidence: float = 0.95) -> 
 def _side(line: Line) -> Side:
     results: dict[str, Any] = {}
     samples: Path | None = None
+    released = {(stage.get("config") or {}).get("evaluation") for stage in line.stages if stage["kind"] == "release"}
     for stage in line.stages:
         folder = Path(str(stage.get("folder") or ""))
-        if stage["kind"] == "evaluate" and stage.get("folder"):
+        if stage["kind"] == "evaluate" and stage.get("folder") and (not released or stage["id"] in released):
             found = _json(folder / "results.json")
             results, samples = (found, folder / SAMPLES) if found else (results, samples)
     results = results or _json(Path(line.where) / "evaluation.json")
     models = results.get("models") or {}
-    configs = [stage.get("config") or {} for stage in line.stages if stage["kind"] == "evaluate"]
+    judged = [one for one in line.stages if one["kind"] == "evaluate" and (not released or one["id"] in released)]
+    configs = [stage.get("config") or {} for stage in judged]
     order = [name for config in configs for name in config.get("models") or [] if name in models] or list(models)
     model = order[-1] if order else ""
     return Side(line, model, results, dict(_answers(samples, model)) if samples is not None else {})

@@ -184,7 +184,10 @@ def _write_about(writer: Any, gguf: Any, release: Path, config: dict[str, Any], 
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     rope = _rope(config)
     writer.add_rope_freq_base(float(rope["rope_theta"]))
-    if rope.get("rope_type", rope.get("type")) == "yarn":
+    kind_of_rope = rope.get("rope_type", rope.get("type")) or "default"
+    if kind_of_rope not in ("default", "yarn"):
+        raise UserError(f"RELEASE: its positions are scaled by {kind_of_rope!r}; allowed: default and yarn")
+    if kind_of_rope == "yarn":
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(float(rope["factor"]))
         writer.add_rope_scaling_orig_ctx_len(int(rope["original_max_position_embeddings"]))

@@ -118,6 +118,11 @@ def test_what_is_no_qwen2_release_is_refused(release: Path, tmp_path: Path) -> N
     other.mkdir()
     with pytest.raises(UserError, match="config.json cannot be read"):
         write_gguf(other, tmp_path / "m.gguf", "bf16")
+    config = json.loads((release / "config.json").read_text())
+    scaled = {**config, "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}}
+    (other / "config.json").write_text(json.dumps(scaled))
+    with pytest.raises(UserError, match="scaled by 'linear'; allowed: default and yarn"):
+        write_gguf(other, tmp_path / "m.gguf", "bf16")
     (other / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(UserError, match="holds a 'llama' model; allowed: qwen2"):
         write_gguf(other, tmp_path / "m.gguf", "bf16")
