@@ -127,5 +127,7 @@ def _show(card: Card) -> None:
 
 def _say(card: Card, only: tuple[str, ...], path: Path | None) -> None:
     said = f"{'certified' if card.certified else 'not certified'} in {card.seconds:g} s"
+    skipped = [finding.check for finding in card.findings if finding.status == "skipped"]
+    said += f" ({len(skipped)} checks skipped: {', '.join(skipped)})" if skipped else ""
     said += "; only some checks were run, leave --only out for a certificate" if only and not card.failed else ""
     print(f"{card.name}: {said}" + (f"; card {card.digest[:12]}: {path}" if path else ""))

@@ -197,8 +197,9 @@ def smallest(failures: Sequence[tuple[Case, Any, str]]) -> tuple[Case, Any, str]
 
 def as_line(case: Case, expect: Outcome) -> str:
     """A line for the file of cases that says what is expected of this completion."""
-    line = {"completion": case.completion, "answer": case.task.answer, "expect": expect.value}
-    return json.dumps(line | ({"prompt": case.task.prompt} if case.task.prompt else {}))[:300]
+    line: dict[str, Any] = {"completion": case.completion, "answer": case.task.answer, "expect": expect.value}
+    line |= {"prompt": case.task.prompt} if case.task.prompt else {}
+    return json.dumps(line | ({"metadata": dict(case.task.metadata)} if case.task.metadata else {}))[:500]
 
 
 def fault_sentence(judged: Judged, deadline_s: float) -> str:
