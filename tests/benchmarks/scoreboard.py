@@ -50,6 +50,8 @@ def main() -> int:
     if arguments.quick:  # a sample is no figure of the board
         arguments.out = arguments.out.with_stem(arguments.out.stem + "-quick")
     report = {} if arguments.quick else earlier(arguments.out)
+    if report:
+        report["joined"] = True  # the page must not read as one run
     failed = {}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for name in arguments.parts:

@@ -73,9 +73,11 @@ def page(report: dict[str, Any]) -> str:
     said = [HEAD]
     if where:
         took = report.get("seconds", 0.0)
+        several = "in several runs, whose parts are joined here; the last of them"
+        runs = several if report.get("joined") else "in one run,"
         said.append(prose(f"Measured {where['date']} on {where['cores']} cores of an {where['processor']}, Python "
-                    f"{where['python']}, {took / 60:.0f} minutes in all, at a load of {where['load']:.0f} on the "
-                    f"machine: rates by the clock are of that load."))  # fmt: skip
+                    f"{where['python']}, {took / 60:.0f} minutes in all, {runs} at a load of {where['load']:.0f} on "
+                    f"the machine: rates by the clock are of such loads."))  # fmt: skip
     if "labelled" in parts and "hacks" in parts:
         said.append(summary(parts["labelled"]["sets"], parts["hacks"]))
     if "labelled" in parts:
