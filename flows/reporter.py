@@ -14,6 +14,7 @@ Everything that is told here also lies in the store.
 from __future__ import annotations
 
 import contextvars
+import json
 import threading
 import time
 from collections import deque
@@ -83,7 +84,9 @@ class PrefectApi:
         self._client: Any = None
 
     def create(self, kind: str, key: str, data: Any, description: str, place: Place) -> str:
-        """POST /artifacts/."""
+        """POST /artifacts/. A table goes as JSON in a string, which is what the page reads."""
+        if kind == "table":
+            data = json.dumps(data)
         body = {"type": kind, "key": key, "data": data, "description": description}
         body |= {"flow_run_id": place.flow_run, "task_run_id": place.task_run}
         made = self._request("POST", "/artifacts/", {name: value for name, value in body.items() if value is not None})

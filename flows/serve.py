@@ -25,12 +25,13 @@ from typing import Any
 
 from configs.errors import UserError
 from flows import up
-from flows.server import START_LIMIT_S, configure, free_port, healthy, lock_database, record_server
+from flows.server import START_LIMIT_S, configure, free_port, healthy, lock_database, record_server, serving
 from flows.source import ROOT
 from flows.store import Store
 from flows.supervisor import Supervised
 
 STOP_GRACE_S = 8.0
+ENDING_S = STOP_GRACE_S + 7.0
 RENEW_EVERY_S = 60.0
 
 
@@ -57,9 +58,7 @@ def serve_presets(store: Store, port: int, limit: int = 1, automations: Sequence
     if given:
         _serve_deployments(page, limit, store, automations)
         return 0
-    lock = lock_database(home)
-    if lock < 0:
-        raise UserError(f"--store: {home} is in use by another server or run; stop that one, or wait for its end")
+    lock = _own_database(home)
     with up.KeptServer(lambda: _start_server(home, port, lock), lambda server: _wait(url, server, home)):
         record_server(home, url)
         try:
@@ -67,6 +66,24 @@ def serve_presets(store: Store, port: int, limit: int = 1, automations: Sequence
         finally:
             record_server(home, None)
     return 0
+
+
+def _own_database(home: Path) -> int:
+    """The right to the store's database. The server of a process that was killed takes a moment to end: wait for it.
+
+    Raises:
+        UserError: a run or a server that lives has it.
+    """
+    deadline = time.monotonic() + ENDING_S
+    told = False
+    while (lock := lock_database(home)) < 0:
+        if time.monotonic() > deadline or serving(home):
+            raise UserError(f"--store: {home} is in use by another server or run; stop that one, or wait for its end")
+        if not told:
+            print("waiting for the end of the server before ...", flush=True)
+            told = True
+        time.sleep(0.2)
+    return lock
 
 
 def server_environment() -> dict[str, str]:

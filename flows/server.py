@@ -141,6 +141,18 @@ def record_server(home: Path, url: str | None) -> None:
         write_json_atomic(home / "server.json", {"url": url, "pid": os.getpid()})
 
 
+def serving(home: Path) -> bool:
+    """Whether the process lives that recorded a long-lived server on this database."""
+    try:
+        pid = int(json.loads((home / "server.json").read_text(encoding="utf-8"))["pid"])
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
 def healthy(url: str, timeout_s: float = 2.0) -> bool:
     """Whether a Prefect API answers at this URL."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if "127.0.0.1" in url else None))

@@ -55,8 +55,10 @@ def test_a_run_is_a_flow_run_with_a_task_per_stage_and_artifacts_and_a_reused_on
     assert tasks == {stage: "Completed" for stage in ("problems", "sft", "rl", "evaluate", "release")}
     kinds = [kind for (kind,) in history(tmp_path, "artifact", "type")]
     assert kinds.count("markdown") == 1 and "progress" in kinds
-    tables = [key for key, kind in history(tmp_path, "artifact", "key, type") if kind == "table"]
+    tables = {key: data for key, kind, data in history(tmp_path, "artifact", "key, type, data") if kind == "table"}
     assert sorted(tables) == ["fake-results", "leaderboard"]
+    rows = json.loads(json.loads(tables["leaderboard"]))  # text within the database's JSON: the page reads text only
+    assert [row["recipe"] for row in rows] == ["fake"]
     began = time.monotonic()
     again = json.loads(derive(tmp_path, "run", recipe, "--json").stdout)
     assert time.monotonic() - began < 20

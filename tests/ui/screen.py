@@ -19,6 +19,12 @@ from playwright.sync_api import Locator, Page, expect
 
 LIMIT_MS = 240_000
 SETTLE_MS = 10_000
+SLOW_FRAMES = """
+const draw = window.requestAnimationFrame.bind(window);
+window.requestAnimationFrame = (step) => setTimeout(() => draw(step), 250);
+window.cancelAnimationFrame = (timer) => clearTimeout(timer);
+"""
+"""Prefect's page of a run draws its graph anew for every frame: without a GPU that takes two cores, and clicks wait."""
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
@@ -30,6 +36,7 @@ class Screen:
         self.address = address
         self._shots = shots
         page.set_default_timeout(LIMIT_MS)
+        page.add_init_script(SLOW_FRAMES)
         expect.set_options(timeout=LIMIT_MS)
         shots.mkdir(parents=True, exist_ok=True)
 
@@ -158,7 +165,7 @@ class Screen:
                 expect(item).to_be_visible(timeout=SETTLE_MS / 2)
             return item.is_visible()
 
-        self.until(opened, f"the menu's entry {entry}")
+        self.until(opened, f"the menu's entry {entry}", 90)
         item.click()
 
     def confirm(self, word: str) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from flows import server, up
+from configs.errors import UserError
+from flows import serve, server, up
 from flows.cli import main
 from flows.server import lock_database, record_server
 from flows.store import Store
@@ -44,6 +47,21 @@ def test_a_database_in_use_is_named(tmp_path: Path) -> None:
     assert states(Store(tmp_path)) == [("database", "fail")]
     os.close(lock)
     assert states(Store(tmp_path)) == [("server", "ok")]
+
+
+def test_a_server_that_is_ending_is_waited_for_and_one_that_serves_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = lock_database(tmp_path)
+    threading.Timer(0.5, os.close, [lock]).start()
+    ours = serve._own_database(tmp_path)
+    assert ours >= 0 and "waiting for the end of the server before" in capsys.readouterr().out
+    record_server(tmp_path, "http://127.0.0.1:9/api")  # of this process, which lives
+    began = time.monotonic()
+    with pytest.raises(UserError, match="in use by another server"):
+        serve._own_database(tmp_path)
+    assert time.monotonic() - began < serve.ENDING_S / 2
+    os.close(ours)
 
 
 def test_a_named_or_recorded_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
