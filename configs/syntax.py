@@ -8,22 +8,35 @@ how an f-string's constant parts are cut (3.12 cuts them elsewhere). `ast.dump` 
 from __future__ import annotations
 
 import ast
+import time
 import warnings
 from typing import Any
 
 _IGNORED = ("kind", "type_comment", "type_ignores")
 """Fields that say how something was written: `u""`, and comments of type checkers."""
+PARSE_ATTEMPTS = 100
 
 
 def parse(source: str | bytes) -> ast.Module:
     """The syntax tree of a module, without docstrings. Raises SyntaxError, and ValueError for null bytes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an invalid escape is its author's affair, here as at import
-        tree = ast.parse(source)
+        tree = _parse(source)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             node.body = [part for part in node.body if not _is_text(part)]
     return tree
+
+
+def _parse(source: str | bytes) -> ast.Module:
+    """`ast.parse`, again where two threads parsed at once: CPython 3.11 counts the depth of both in one place, finds
+    the count wrong, and raises SystemError for a source without fault (github.com/python/cpython/issues/106905)."""
+    for _ in range(PARSE_ATTEMPTS - 1):
+        try:
+            return ast.parse(source)
+        except SystemError:
+            time.sleep(0.001)
+    return ast.parse(source)
 
 
 def canonical(tree: ast.AST) -> str:

@@ -19,6 +19,8 @@ from playwright.sync_api import Locator, Page, expect
 
 LIMIT_MS = 240_000
 SETTLE_MS = 10_000
+GRAPH_MS = 4_000
+"""What a run's graph needs to be drawn."""
 SLOW_FRAMES = """
 const draw = window.requestAnimationFrame.bind(window);
 window.requestAnimationFrame = (step) => setTimeout(() => draw(step), 250);
@@ -44,6 +46,8 @@ class Screen:
         """Keep what is seen as NAME.png, once the grey bars are gone that stand where something is being loaded."""
         with contextlib.suppress(AssertionError):  # part of a page may wait for what has not happened yet
             expect(self.page.locator("[data-slot=skeleton], .animate-pulse")).to_have_count(0, timeout=SETTLE_MS)
+        if self.page.locator("canvas").count():
+            self.page.wait_for_timeout(GRAPH_MS)
         (part or self.page).screenshot(path=self._shots / f"{name}.png", animations="disabled")
 
     def go(self, path: str) -> None:

@@ -264,7 +264,7 @@ def test_a_paused_run_frees_the_machine_and_goes_on_from_its_checkpoint(
     screen: Screen, served: tuple[subprocess.Popen[bytes], str], store: Path
 ) -> None:
     screen.open_form("math-tiny")
-    screen.add("Overrides", "rl.steps=150", "seed=7")
+    screen.add("Overrides", "rl.steps=600", "seed=7")
     run = screen.submit()
     screen.await_artifact(run, "math-tiny-rl")
     family = screen.until(lambda: stage_processes(served[0].pid), "the stage's processes")
@@ -276,7 +276,7 @@ def test_a_paused_run_frees_the_machine_and_goes_on_from_its_checkpoint(
     screen.until(lambda: not any(runs(pid) for pid in family), "the end of the stage's processes")
     (kept,) = store.glob("*/*.partial/checkpoints/step-*")
     step = int(kept.name.removeprefix("step-"))
-    assert 0 < step < 150
+    assert 0 < step < 600
     screen.until(lambda: screen.state(run)["type"] == "PAUSED", "the state of a paused run")
     screen.open_run(run)
     screen.shot("18-paused")
@@ -284,8 +284,8 @@ def test_a_paused_run_frees_the_machine_and_goes_on_from_its_checkpoint(
     screen.confirm("Resume")
     screen.leave()
     assert screen.await_end(run)["type"] == "COMPLETED"
-    told = newest(store, '"total": 150')
-    assert len(told.splitlines()) == 150  # each step once
+    told = newest(store, '"total": 600')
+    assert len(told.splitlines()) == 600  # each step once
     screen.open_run(run)
     screen.shot("19-went-on")
 

@@ -137,3 +137,17 @@ def test_another_python_on_this_machine_writes_the_same(version: str) -> None:
     )
     assert other.returncode == 0, other.stderr
     assert here.stdout == other.stdout and here.stdout.count("\n") > 10
+
+
+def test_a_parser_that_another_thread_disturbed_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = ast.parse
+
+    def disturbed(source: str) -> ast.Module:
+        asked.append(source)
+        if len(asked) < 3:
+            raise SystemError("AST constructor recursion depth mismatch (before=60, after=75)")
+        return real(source)
+
+    monkeypatch.setattr(ast, "parse", disturbed)
+    assert canonical(parse("x = 1")) == canonical(real("x=1")) and len(asked) == 3
