@@ -15,18 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Locator, Page, expect
 
 LIMIT_MS = 240_000
 SETTLE_MS = 10_000
+LOAD_MS = 30_000
 GRAPH_MS = 4_000
 """What a run's graph needs to be drawn."""
 SLOW_FRAMES = """
 const draw = window.requestAnimationFrame.bind(window);
 window.requestAnimationFrame = (step) => setTimeout(() => draw(step), 250);
 window.cancelAnimationFrame = (timer) => clearTimeout(timer);
+document.addEventListener("DOMContentLoaded", () => {
+  document.head.appendChild(document.createElement("style")).textContent = "canvas { pointer-events: none }";
+});
 """
-"""Prefect's page of a run draws its graph anew for every frame: without a GPU that takes two cores, and clicks wait."""
+"""Prefect's page of a run draws its graph anew for every frame: without a GPU that takes two cores, and clicks wait.
+Until it has drawn, its canvas also lies over the buttons."""
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
@@ -83,10 +89,16 @@ class Screen:
 
     def open_deployment(self, name: str) -> None:
         """From the list of deployments to the page of one."""
-        self.go("deployments")
-        self.page.get_by_placeholder("Search deployments").fill(name)
-        self.page.get_by_role("link", name=name, exact=True).first.click()
-        self.page.get_by_role("tab", name="Description").wait_for()
+
+        def opened() -> bool:  # the list is drawn anew when deployments change, and a click on the old one is lost
+            self.go("deployments")
+            self.page.get_by_placeholder("Search deployments").fill(name)
+            with contextlib.suppress(PlaywrightError):
+                self.page.get_by_role("link", name=name, exact=True).first.click(timeout=LOAD_MS)
+                self.page.get_by_role("tab", name="Description").wait_for(timeout=LOAD_MS)
+            return self.page.get_by_role("tab", name="Description").is_visible()
+
+        self.until(opened, f"the page of the deployment {name}")
 
     def open_form(self, name: str) -> None:
         """From the list of deployments to the form of one."""
@@ -164,8 +176,8 @@ class Screen:
 
         def opened() -> bool:  # the page closes a menu when it draws a new state
             self.page.keyboard.press("Escape")
-            self.page.get_by_role("button", name="Open menu").first.click()
-            with contextlib.suppress(AssertionError):
+            with contextlib.suppress(AssertionError, PlaywrightError):
+                self.page.get_by_role("button", name="Open menu").first.click(timeout=LOAD_MS)
                 expect(item).to_be_visible(timeout=SETTLE_MS / 2)
             return item.is_visible()
 
@@ -173,10 +185,17 @@ class Screen:
         item.click()
 
     def confirm(self, word: str) -> None:
-        """Answer the dialog that asks once more."""
+        """Answer the dialog that asks once more; again where it stays, as it does when the server answers 503."""
         dialog = self.page.get_by_role("alertdialog").or_(self.page.get_by_role("dialog"))
-        dialog.get_by_role("button", name=re.compile(f"^{word}")).last.click()
-        dialog.wait_for(state="hidden")
+        button = dialog.get_by_role("button", name=re.compile(f"^{word}")).last
+
+        def answered() -> bool:
+            with contextlib.suppress(PlaywrightError):  # it may close under the click
+                button.click(timeout=SETTLE_MS)
+                dialog.wait_for(state="hidden", timeout=SETTLE_MS)
+            return dialog.count() == 0
+
+        self.until(answered, f"the end of the dialog that asks whether to {word}", 120)
 
     def artifacts(self, run: str) -> list[dict[str, Any]]:
         """Those of a run, the newest first."""
