@@ -7,12 +7,12 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: math coder reasoning smoke bench-verifiers scoreboard bench-training bench-rl bench-corpora cards fuzz interop test test-all test-ui lint types clean help
+.PHONY: math coder reasoning smoke bench-verifiers scoreboard bench-training bench-rl bench-corpora cards check-gguf check-lm-eval fuzz interop test test-all test-ui lint types clean help
 
 help:
 	@echo "make math      seedling -> corpus -> pretrain -> sft -> rl -> evaluate -> release (under 10 minutes, 2 cores)"
-	@echo "make coder     the same line for functions, rewarded by running them in a sandbox (about 12 minutes)"
-	@echo "make reasoning the same line with a cold start in <think> tags and two RL stages (about 13 minutes)"
+	@echo "make coder     the same line for functions, rewarded by running them in a sandbox (under 15 minutes)"
+	@echo "make reasoning the same line with a cold start in <think> tags and two RL stages (under 15 minutes)"
 	@echo "make smoke     make math in its smallest size (under 90 seconds)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  all tests that need no GPU"
@@ -25,6 +25,8 @@ help:
 	@echo "make bench-corpora    the corpus line beside datatrove: speed, recall, digests, memory (about 15 minutes, 1 core)"
 	@echo "make cards            certify the built-in verifiers anew and write their cards (about 5 minutes, 2 cores)"
 	@echo "make interop   the exported verifiers in TRL, lm-eval and verl, each run for real (about 5 minutes, 2 cores)"
+	@echo "make check-lm-eval RELEASE=FOLDER  its scores in lm-eval beside ours (about 5 minutes, 2 cores)"
+	@echo "make check-gguf RELEASE=FOLDER     its GGUF files in llama.cpp itself (minutes of compiling the first time)"
 	@echo "make lint      ruff; make types: mypy"
 
 math: $(RUN_STAMP)
@@ -87,6 +89,14 @@ cards: $(DEV_STAMP)
 # Each tool is installed in an environment of its own. One of them: make interop BENCH="--only trl"
 interop: $(DEV_STAMP)
 	$(BIN)/python tests/benchmarks/interop.py --out build/interop.json $(BENCH)
+
+# A release in lm-eval beside ours: make check-lm-eval RELEASE=FOLDER. DERIVE_DATA names the mirror with GSM8K.
+check-lm-eval: $(DEV_STAMP)
+	$(BIN)/python tests/benchmarks/lm_eval_check.py $(RELEASE) --out build/lm-eval.json $(BENCH)
+
+# A release's GGUF files in llama.cpp, which is built from source the first time: make check-gguf RELEASE=FOLDER
+check-gguf: $(DEV_STAMP)
+	$(BIN)/python tests/benchmarks/gguf_check.py $(RELEASE) --out build/gguf.json $(BENCH)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 from typing import Literal
 
 from configs.errors import UserError, printable
@@ -24,6 +25,8 @@ LENGTHS = {"pretrain": "num_tokens", "sft": "epochs", "dpo": "epochs", "rl": "st
 FORM = "a number and tokens, steps, hours or minutes, such as 5e6 tokens, 200 steps or 2 hours"
 _GIVEN = re.compile(r"([0-9]+(?:[_,][0-9]{3})*(?:\.[0-9]+)?(?:e\+?[0-9]{1,2})?) ?(token|step|hour|minute)s?", re.I)
 _LARGEST = 1e15
+ROUNDING = 1e-9
+"""What is left out of account as an error of floating-point numbers."""
 
 Unit = Literal["tokens", "steps", "seconds"]
 
@@ -69,41 +72,79 @@ def training_stages(stages: Sequence[Stage]) -> list[PretrainStage | SftStage | 
     return [stage for stage in stages if isinstance(stage, (PretrainStage, SftStage, DpoStage, RlStage))]
 
 
-def scaled(stages: Sequence[Stage], factor: float) -> list[str]:
-    """Overrides that make every training stage `factor` times as long; whole numbers are rounded, at least 1.
+@dataclass(frozen=True)
+class Taken:
+    """What a training stage takes as its recipe has it."""
 
-    Epochs keep six digits, which is less than one example in a hundred thousand.
-    """
-    found = []
-    for stage in training_stages(stages):
-        field = LENGTHS[stage.kind]
-        length = getattr(stage, field) * factor
-        found.append(f"{stage.id}.{field}={length:.6g}" if field == "epochs" else
-                     f"{stage.id}.{field}={max(1, round(length))}")  # fmt: skip
-    return found
+    stage: PretrainStage | SftStage | DpoStage | RlStage
+    amount: float
+    """In the budget's unit."""
+    steps: int
+    step_length: float
+    """What one whole step takes of the field that says how long the stage is (`LENGTHS`)."""
+    fixed: float = 0.0
+    """The part of the amount that stays, however long the stage is made."""
 
 
-def factor_for(budget: Budget, taken: Sequence[tuple[str, float, int]]) -> float:
-    """What all lengths are multiplied by.
+def scaled(budget: Budget, taken: Sequence[Taken]) -> tuple[float, list[str]]:
+    """What all lengths are multiplied by, and the overrides that do it; together they take the budget, and never more.
+
+    Whole numbers are rounded down, epochs to six digits. Where the unit is not tokens a last step that is not full
+    counts as one, so that the stages get whole numbers of steps: of a budget in steps exactly as many as it has.
 
     Args:
         budget: The total that is wanted.
-        taken: Of each training stage its id, what it takes in the budget's unit as it is, and its steps.
+        taken: Every training stage.
 
     Raises:
         UserError: The budget leaves a stage less than one step.
     """
-    total = math.fsum(amount for _, amount, _ in taken)
+    factor = factor_for(budget, taken)
+    limits = [_floor(factor * one.steps) for one in taken]
+    if budget.unit == "steps":
+        rests = [factor * one.steps - limit for one, limit in zip(taken, limits, strict=True)]
+        spare = _floor(budget.amount) - sum(limits)
+        for place in sorted(range(len(taken)), key=lambda place: -rests[place])[: max(0, spare)]:
+            limits[place] += 1
+    found = []
+    for one, limit in zip(taken, limits, strict=True):
+        field = LENGTHS[one.stage.kind]
+        length = getattr(one.stage, field) * factor
+        if isinstance(one.stage, RlStage):
+            length = limit
+        elif budget.unit == "steps":  # of its own number of steps the last may be one that is not full
+            length = length if limit == one.steps else limit * one.step_length
+        elif budget.unit == "seconds":
+            length = min(length, limit * one.step_length)
+        found.append(f"{one.stage.id}.{field}={_digits(length) if field == 'epochs' else max(1, _floor(length))}")
+    return factor, found
+
+
+def factor_for(budget: Budget, taken: Sequence[Taken]) -> float:
+    """What all lengths are multiplied by. Raises UserError where that leaves a stage less than one step."""
+    fixed = math.fsum(one.fixed for one in taken)
+    total = math.fsum(one.amount for one in taken) - fixed
     assert total > 0, "a training stage has at least one step"
-    factor = budget.amount / total
-    shortest, _, steps = min(taken, key=lambda one: one[2])
-    if factor * steps < 1:
-        least = total / steps
+    factor = (budget.amount - fixed) / total
+    shortest = min(taken, key=lambda one: one.steps)
+    if factor * shortest.steps < 1 - ROUNDING:
+        least = total / shortest.steps + fixed
         raise UserError(
-            f"budget: {in_words(budget.amount, budget.unit)} leaves {shortest} less than one of its {steps:,} steps; "
-            f"allowed: at least {in_words(least, budget.unit, up=True)}; raise it, or name fewer stages"
+            f"budget: {in_words(budget.amount, budget.unit)} leaves {shortest.stage.id} less than one of its "
+            f"{shortest.steps:,} steps; allowed: at least {in_words(least, budget.unit, up=True)}; raise it, or name "
+            "fewer stages"
         )
     return factor
+
+
+def _floor(value: float) -> int:
+    return math.floor(value * (1 + ROUNDING))
+
+
+def _digits(value: float) -> str:
+    """A number to six digits, rounded down, in plain decimals."""
+    found = Context(prec=6, rounding=ROUND_FLOOR).create_decimal_from_float(value * (1 + ROUNDING))
+    return f"{found.normalize():f}"
 
 
 def in_words(amount: float, unit: Unit, up: bool = False) -> str:
@@ -111,9 +152,12 @@ def in_words(amount: float, unit: Unit, up: bool = False) -> str:
 
     >>> in_words(5400.0, "seconds"), in_words(211.5, "steps", up=True), in_words(90.0, "seconds")
     ('1.5 hours', '212 steps', '1.5 minutes')
+    >>> in_words(123.41 * 3600, "seconds", up=True), in_words(1234 * 3600, "seconds")
+    ('124 hours', '1230 hours')
     """
+    rounding = ROUND_CEILING if up else ROUND_HALF_EVEN
     if unit == "seconds":
         name, size = ("hours", 3600) if amount >= 3600 else ("minutes", 60)
-        amount = math.ceil(amount / size * 100) / 100 if up else amount / size
-        return f"{amount:.3g} {name}"
-    return f"{math.ceil(amount) if up else round(amount):,} {unit}"
+        shown = Context(prec=3, rounding=rounding).create_decimal_from_float(amount / size * (1 - up * ROUNDING))
+        return f"{shown.normalize():f} {name}"
+    return f"{math.ceil(amount * (1 - ROUNDING)) if up else round(amount):,} {unit}"

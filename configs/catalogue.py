@@ -84,11 +84,19 @@ class DatasetEntry(Frozen):
         default=None, description="Column with a list of which every item is a row of ours, beside the other columns.")
     clean: tuple[Literal["gsm8k", "drop_unit", "drop_instruction", "boxed_answer", "verified_trace", "finished"], ...] \
         = Field(default=(), description="Rules applied to every row, in order.")
+    tests: Literal["humaneval", "mbpp", "ifeval"] | None = Field(
+        default=None, description="What judges rows that have no gold answer: tests or constraints in columns of this "
+        "layout, read by `verifiers/tasks/benchmarks.py`; empty where there are none.")
 
     @property
     def has_answers(self) -> bool:
-        """Whether its rows are questions with gold answers, so that it can be a task set."""
+        """Whether its rows are questions with gold answers."""
         return "question" in self.columns and ("answer" in self.columns or "boxed_answer" in self.clean)
+
+    @property
+    def is_task_set(self) -> bool:
+        """Whether its rows are problems that can be judged: by gold answers, tests or constraints."""
+        return self.has_answers or self.tests is not None
 
 
 @functools.cache

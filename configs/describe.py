@@ -9,18 +9,19 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from configs.controls import Control
 from configs.explain import STAGE_MODELS
 from configs.names import unknown
 from configs.schema import Expected, Recipe
 from configs.settings.common import Sampling, TaskSource
 from configs.settings.corpus import CorpusSource
-from configs.settings.evaluation import Gate
+from configs.settings.evaluation import Gate, Keep
 from configs.settings.machine import Machine
 from configs.strict_yaml import dump_yaml
 
 MODELS: dict[str, type[BaseModel]] = {
     "recipe": Recipe, **STAGE_MODELS, "sampling": Sampling, "task source": TaskSource, "corpus source": CorpusSource,
-    "gate": Gate, "expected": Expected, "machine": Machine,
+    "gate": Gate, "keep": Keep, "control": Control, "expected": Expected, "machine": Machine,
 }
 """What `field_table` can describe: the recipe, each stage kind, and the blocks inside them."""
 

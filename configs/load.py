@@ -11,6 +11,8 @@ fields of `configs.schema.Recipe`, and may have four more:
 - `add: {sft: [{id: control, kind: sft, ...}]}`: stages put in after the parent's stage of that id.
 - `set: {rl.steps: 8}`: dotted overrides, applied after extends, drop and add, in order.
 
+`controls` become stages (`configs.controls`) once all that is applied; `drop` names them as it does any other.
+
 Anywhere, `{same_as: evaluate.tasks}` stands for a copy of what lies at that path once all overrides are applied.
 
 `--set` overrides come last, as `STAGE.field=value` (the stage by its id) or `seed=3`; values are YAML.
@@ -29,6 +31,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from configs.controls import expand, planned_ids, stage_of
 from configs.errors import UserError, printable
 from configs.explain import explain
 from configs.names import check_names, check_verifier, unknown
@@ -57,22 +60,33 @@ def load_recipe(preset_or_path: str, overrides: Sequence[str] = (), base: str | 
         UserError: Names the dotted path, the value, what is allowed and the nearest valid name.
     """
     raw = _read(_preset_path(preset_or_path), ())
+    of_controls = []
     for text in overrides:
         path, value = parse_override(text)
-        apply_override(raw, path, value)
+        if path.partition(".")[0] in planned_ids(raw):  # a stage that is not there yet
+            of_controls.append((path, value))
+        else:
+            apply_override(raw, path, value)
     if base is not None:
         raw["base"] = base
         raw["base_revision"] = None  # the preset's commit belongs to the preset's checkpoint
-    return check_recipe(raw)
+    return check_recipe(raw, of_controls)
 
 
-def check_recipe(raw: dict[str, Any]) -> Recipe:
-    """A recipe from its plain mapping (as YAML or JSON gives it), whose `same_as` are filled in.
+def check_recipe(raw: dict[str, Any], of_controls: Sequence[tuple[str, Any]] = ()) -> Recipe:
+    """A recipe from its plain mapping (as YAML or JSON gives it), whose `same_as` and `controls` are filled in.
+
+    Args:
+        raw: The mapping; changed in place.
+        of_controls: Overrides of stages that the controls become.
 
     Raises:
         UserError: As `load_recipe`.
     """
     copies = fill_same_as(raw)
+    expand(raw)
+    for path, value in of_controls:
+        apply_override(raw, path, value)
     try:
         # Strict JSON rather than Python values: "8" is not 8, true is not 1, yet a list may fill a tuple.
         recipe = Recipe.model_validate_json(json.dumps(raw), strict=True)
@@ -89,7 +103,7 @@ def verifier_overrides(recipe: Recipe, name: str) -> list[str]:
         UserError: There is no such verifier, no rl stage, or a stage uses it in another part already.
     """
     check_verifier("verifier", name)
-    stages = [stage for stage in recipe.stages if isinstance(stage, RlStage)]
+    stages = [stage for stage in recipe.stages if isinstance(stage, RlStage) and stage.control is None]
     if not stages:
         raise UserError(f"verifier: {name!r} was chosen, but {recipe.name} has no rl stage that it could reward; "
                         "allowed: the preset's; leave it out")
@@ -206,6 +220,9 @@ def _drop_stages(raw: dict[str, Any], dropped: Any, shown: str) -> None:
     if not isinstance(dropped, list):
         raise UserError(f"{shown}: drop: {str(dropped)[:60]!r} is not a list; write `drop: [corpus, pretrain]`")
     for name in dropped:
+        if name in planned_ids(raw):
+            raw["controls"] = [one for one in raw["controls"] if stage_of(one) != name]
+            continue
         present = raw["stages"] if isinstance(raw.get("stages"), list) else []
         ids = [stage.get("id") if isinstance(stage, dict) else None for stage in present]
         if name not in ids:

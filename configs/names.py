@@ -28,10 +28,12 @@ from configs.settings.training import Supervised
 
 VERIFIER_GROUP = "derivative_factory.verifiers"
 BUILT_IN_VERIFIERS = (
-    "choice", "code", "code_hidden", "exact", "format", "instructions", "instructions_loose", "json_schema", "math",
-    "puzzles", "table", "think_math", "think_puzzles",
+    "choice", "code", "code_hidden", "counterpart", "exact", "fim", "format", "instructions",
+    "instructions_loose", "json_schema", "math", "puzzles", "table", "think_math", "think_own", "think_puzzles",
 )  # fmt: skip
-BUILT_IN_SOURCES = ("python_stdlib", "python_packages", "sympy_examples")
+OPTIONAL_VERIFIERS = ("math_verify",)
+"""Built in as well, but of no use without a package of an extra: judges."""
+BUILT_IN_SOURCES = ("python_stdlib", "python_packages", "package_readmes", "sympy_examples")
 FILTERS = (
     "characters", "comments", "encoded_data", "language", "line_shape", "math_content", "origin", "prose_lines",
     "prose_words", "python_shape", "python_syntax", "repetition", "runs",
@@ -55,8 +57,25 @@ STRUCTURED_SETTINGS: dict[str, tuple[str, ...]] = {
     "orders": ("min_items", "max_items"),
     "tables": ("min_rows", "max_rows"),
 }
-GENERATED = (f"{PROCEDURAL}/", f"{FUNCTIONS}/", f"{STRUCTURED}/")
+INSTRUCTIONS = "instructions"
+"""Tasks of checkable instructions, made by `verifiers.tasks.instructions`."""
+INSTRUCTION_FAMILIES = ("form", "simple")
+INSTRUCTION_SETTINGS = ("min_rules", "max_rules")
+GENERATED = (f"{PROCEDURAL}/", f"{FUNCTIONS}/", f"{STRUCTURED}/", f"{INSTRUCTIONS}/")
 """How the names of sets begin that are drawn from a generator: they need a count, and are split by the question."""
+FIM = "fim"
+"""Fill-in-the-middle tasks, cut from source files by `verifiers.tasks.fim`."""
+FIM_SPANS = ("python_stdlib", "python_stdlib_lines", "python_stdlib_span")
+FIM_SETTINGS = ("max_prefix", "max_suffix")
+PUBLISHED_STYLES = ("aime24", "aime25", "asdiv", "gsm8k", "humaneval", "ifeval", "math", "math500", "mbpp",
+                    "mbpp_sanitized")  # fmt: skip
+"""Task sets with a published protocol of their own (`derivatives/evaluation/styles.py`); their twins share it."""
+OWN_VERIFIER_ONLY = ("fim", "ifeval")
+"""Sets, by the first part of their names, that no verifier but their own kind can judge."""
+TWINS = "twins"
+"""Sets of problems that nobody can have seen, each the twin of another set's, made by `verifiers.tasks.twins`."""
+TWINNED = ("gsm8k", "asdiv")
+"""Catalogue sets whose problems are renumbered; beside them every generated set has twins."""
 HASHED_SPLITS = ("train", "heldout", "all")
 """Splits of sources that have none of their own: an item's hash says to which part it belongs."""
 MAX_LISTED = 12
@@ -82,7 +101,7 @@ def unknown(path: str, value: str, what: str, allowed: Sequence[str]) -> UserErr
 def verifier_names() -> tuple[str, ...]:
     """Names of the verifiers of all installed distributions; the built-in ones also in a plain checkout."""
     found = {point.name for point in importlib.metadata.entry_points(group=VERIFIER_GROUP)}
-    return tuple(sorted(found | set(BUILT_IN_VERIFIERS)))
+    return tuple(sorted(found | {*BUILT_IN_VERIFIERS, *OPTIONAL_VERIFIERS}))
 
 
 @functools.cache
@@ -135,8 +154,8 @@ def procedural_settings(family: str) -> tuple[str, ...]:
 
 
 def natural_task_sets() -> tuple[str, ...]:
-    """Catalogue data sets whose rows are a question with a gold answer."""
-    return tuple(name for name in dataset_names() if dataset(name).has_answers)
+    """Catalogue data sets whose rows are problems that can be judged, by gold answers, tests or constraints."""
+    return tuple(name for name in dataset_names() if dataset(name).is_task_set)
 
 
 def question_sets() -> tuple[str, ...]:
@@ -165,7 +184,8 @@ def check_names(recipe: Recipe, copies: tuple[str, ...] = ()) -> None:
             for index, tasks in enumerate(stage.decontaminate if f"{stage.id}.decontaminate" not in copies else ()):
                 check_source(f"{stage.id}.decontaminate[{index}]", tasks, question_sets())
         elif isinstance(stage, RlStage):
-            check_verifier(f"{stage.id}.verifier", stage.verifier)
+            if stage.control is None:  # those of controls are in no list, and checked by the stage itself
+                check_verifier(f"{stage.id}.verifier", stage.verifier)
             for index, reward in enumerate(stage.more_rewards):
                 check_verifier(f"{stage.id}.more_rewards[{index}].verifier", reward.verifier)
             if stage.audit is not None:
@@ -177,9 +197,10 @@ def check_names(recipe: Recipe, copies: tuple[str, ...] = ()) -> None:
         elif isinstance(stage, EvaluateStage):
             if stage.judge is not None:
                 check_verifier(f"{stage.id}.judge", stage.judge)
+                _check_judge(stage.id, stage.judge, stage.tasks)
             if stage.audit is not None:
                 check_verifier(f"{stage.id}.audit", stage.audit)
-            for field in ("tasks", "few_shot_tasks", "heldout_text"):
+            for field in ("tasks", "kept_tasks", "few_shot_tasks", "heldout_text"):
                 for index, drawn in enumerate(getattr(stage, field)):
                     check_source(f"{stage.id}.{field}[{index}]", drawn)
 
@@ -190,6 +211,15 @@ def check_verifier(path: str, name: str) -> None:
         raise unknown(path, name, "verifier", verifier_names())
 
 
+def _check_judge(stage_id: str, judge: str, sources: Sequence[TaskSource]) -> None:
+    """One judge for all cannot read every set: said here rather than by verdicts that are missing."""
+    for source in sources:
+        if source.name.split("/")[0] in OWN_VERIFIER_ONLY:
+            raise UserError(f"{stage_id}.judge: {judge!r} cannot judge {source.name!r}, which only its own verifier "
+                            f"can; allowed: no judge for the whole; remove {stage_id}.judge, and give `verifier: "
+                            f"{judge}` to the task sources that need it")
+
+
 def check_source(path: str, source: TaskSource | CorpusSource, sets: tuple[str, ...] | None = None) -> None:
     """A source's name, split and settings exist. Raises UserError with the nearest name.
 
@@ -197,6 +227,8 @@ def check_source(path: str, source: TaskSource | CorpusSource, sets: tuple[str, 
         sets: Data sets that problems may be of; empty is those with gold answers.
     """
     _check_style(path, source)
+    if isinstance(source, TaskSource) and source.verifier is not None:
+        check_verifier(f"{path}.verifier", source.verifier)
     for name in source.filters if isinstance(source, CorpusSource) else ():
         if name not in (*FILTER_SETS, *FILTERS):
             raise unknown(f"{path}.filters", name, "filter", (*FILTER_SETS, *FILTERS))
@@ -209,6 +241,16 @@ def check_source(path: str, source: TaskSource | CorpusSource, sets: tuple[str, 
         if source.split not in HASHED_SPLITS:
             raise UserError(f"{path}.split: {source.split!r} is no split of {source.name!r}; allowed: "
                             f"{', '.join(HASHED_SPLITS)}; set {path}.split=train")
+        return
+    if source.name.startswith(f"{TWINS}/") and not isinstance(source, CorpusSource):
+        inner = source.name.removeprefix(f"{TWINS}/")
+        if not is_generated(inner) and inner not in TWINNED:
+            allowed = [f"{TWINS}/{name}" for name in (*TWINNED, *_generated_names())]
+            raise unknown(f"{path}.name", source.name, "task set", allowed)
+        check_source(path, source.model_copy(update={"name": inner}), sets)
+        return
+    if source.name.startswith(f"{FIM}/") and not isinstance(source, CorpusSource):
+        _check_fim(path, source)
         return
     if is_generated(source.name):
         _check_generated(path, source)
@@ -229,15 +271,43 @@ def check_source(path: str, source: TaskSource | CorpusSource, sets: tuple[str, 
                         f"set {path}.split={splits[0]}")
 
 
+STYLES = {"think": (f"{PROCEDURAL}/", f"{FUNCTIONS}/", f"{INSTRUCTIONS}/"), "tools": (f"{PROCEDURAL}/",)}
+"""Sets whose worked solutions can be written in a style other than plain."""
+
+
 def _check_style(path: str, source: TaskSource | CorpusSource) -> None:
-    if isinstance(source, CorpusSource) and source.style != "plain" and not source.name.startswith(f"{PROCEDURAL}/"):
+    if source.style == "plain":
+        return
+    if not isinstance(source, CorpusSource):
+        if source.name.removeprefix(f"{TWINS}/") not in PUBLISHED_STYLES:
+            raise UserError(f"{path}.style: published was given to {source.name!r}, which has no published protocol "
+                            f"here; allowed: plain (published for {', '.join(PUBLISHED_STYLES)}); remove style")
+        return
+    takers = STYLES[source.style]
+    if not source.name.startswith(takers):
+        written = " and ".join(f"{start}..." for start in takers)
         raise UserError(f"{path}.style: {source.style!r} was given to {source.name!r}; allowed: plain (only the worked "
-                        f"solutions of {PROCEDURAL}/... can be written otherwise); remove style")
+                        f"solutions of {written} can be written otherwise); remove style")
+
+
+def _check_fim(path: str, source: TaskSource) -> None:
+    span = source.name.removeprefix(f"{FIM}/")
+    if span not in FIM_SPANS:
+        raise unknown(f"{path}.name", source.name, "task set", [f"{FIM}/{name}" for name in FIM_SPANS])
+    if source.split not in HASHED_SPLITS:
+        raise UserError(f"{path}.split: {source.split!r} is no split of {source.name!r}; allowed: train, heldout, all; "
+                        f"files are divided by the hash of their path: set {path}.split=heldout")
+    if source.count is None:
+        raise UserError(f"{path}.count: empty was given to {source.name!r}, whose files can be cut in many places; "
+                        f"allowed: a whole number of at least 1; set {path}.count=500")
+    for name in source.params:
+        if name not in FIM_SETTINGS:
+            raise unknown(f"{path}.params.{printable(name)}", name, f"setting of {source.name}", FIM_SETTINGS)
 
 
 def _check_generated(path: str, source: TaskSource | CorpusSource) -> None:
     group, _, family = source.name.partition("/")
-    ours = {FUNCTIONS: FUNCTION_FAMILIES, STRUCTURED: STRUCTURED_FAMILIES}
+    ours = {FUNCTIONS: FUNCTION_FAMILIES, STRUCTURED: STRUCTURED_FAMILIES, INSTRUCTIONS: INSTRUCTION_FAMILIES}
     families = ours[group] if group in ours else procedural_families()
     if family not in families:
         if not families:
@@ -250,7 +320,8 @@ def _check_generated(path: str, source: TaskSource | CorpusSource) -> None:
     if source.count is None:
         raise UserError(f"{path}.count: empty was given to {source.name!r}, which has no end; allowed: a whole number "
                         f"of at least 1; set {path}.count=200")
-    ours_take = {**dict.fromkeys(FUNCTION_FAMILIES, FUNCTION_SETTINGS), **STRUCTURED_SETTINGS}
+    ours_take = {**dict.fromkeys(FUNCTION_FAMILIES, FUNCTION_SETTINGS), **STRUCTURED_SETTINGS,
+                 **dict.fromkeys(INSTRUCTION_FAMILIES, INSTRUCTION_SETTINGS)}
     settings = ours_take[family] if group in ours else procedural_settings(family)
     for name in source.params:
         if name not in settings:
@@ -261,6 +332,7 @@ def _generated_names() -> list[str]:
     """Every generated set by its full name."""
     functions = [f"{FUNCTIONS}/{family}" for family in FUNCTION_FAMILIES]
     functions += [f"{STRUCTURED}/{family}" for family in STRUCTURED_FAMILIES]
+    functions += [f"{INSTRUCTIONS}/{family}" for family in INSTRUCTION_FAMILIES]
     return [*functions, *(f"{PROCEDURAL}/{family}" for family in procedural_families())]
 
 

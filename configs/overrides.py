@@ -123,6 +123,8 @@ def _child(holder: Any, key: Any, step: Step, dotted: str) -> Any:
 def fill_same_as(raw: dict[str, Any]) -> tuple[str, ...]:
     """Replace every `{same_as: PATH}` of a preset's mapping by a copy of what lies at PATH, in place.
 
+    The items of a list that is asked for inside a list are put into that one.
+
     Returns:
         Dotted paths of the copies. What is wrong with a copy is wrong with its original, which is to be named.
 
@@ -140,8 +142,11 @@ def fill_same_as(raw: dict[str, Any]) -> tuple[str, ...]:
             raise UserError(f"{where}.{SAME_AS}: {dotted!r} holds a {SAME_AS} itself; give what that one names")
         filled.append((holder, key, copy.deepcopy(value)))
         copies.append(where)
-    for holder, key, value in filled:
-        holder[key] = value
+    for holder, key, value in reversed(filled):  # from behind: a list inside a list takes more places than one
+        if isinstance(holder, list) and isinstance(value, list):
+            holder[key : key + 1] = value
+        else:
+            holder[key] = value
     return tuple(copies)
 
 

@@ -17,12 +17,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from configs.controls import Control, check_controls
+from configs.judges import check_judge
 from configs.settings.common import (
     Frozen,
     Seed,
 )
 from configs.settings.corpus import CorpusStage
-from configs.settings.evaluation import EvaluateStage, ReleaseStage
+from configs.settings.evaluation import NO_SIDE, EvaluateStage, Gate, ReleaseStage
 from configs.settings.reinforcement import RlStage, SampleStage, check_rl_settings
 from configs.settings.training import DpoStage, PretrainStage, SftStage
 
@@ -65,10 +67,14 @@ class Recipe(Frozen):
     )
     seed: Seed = Field(default=0, description="Seed of every random choice of the run.")
     stages: tuple[Stage, ...] = Field(min_length=1, description="Stages, top to bottom.")
+    controls: tuple[Control, ...] = Field(
+        default=(), description="Control arms, run beside a stage of RL from the same checkpoint; each becomes a stage."
+    )
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Recipe:
         check_references(self)
+        check_controls(self)
         return self
 
     def stage(self, stage_id: str) -> Stage:
@@ -93,6 +99,8 @@ def stage_inputs(recipe: Recipe, stage: Stage) -> tuple[str, ...]:
             names += ["base", stage.evaluation]
         else:
             names += [ref for ref in stage.data if not ref.endswith(".jsonl")]
+            if isinstance(stage, SftStage) and stage.replay is not None:
+                names += stage.replay.data
             if isinstance(stage, RlStage) and stage.pass_rates is not None:
                 names.append(stage.pass_rates.stage)
     known = [*earlier, "base"]
@@ -157,6 +165,10 @@ def _check_training(stage: PretrainStage | SftStage | SampleStage | DpoStage | R
     files_allowed = stage.kind != "pretrain"
     named = [ref for ref in stage.data if not (files_allowed and ref.endswith(".jsonl"))]
     _check_names(f"{stage.id}.data", named, fitting, f"names no earlier corpus with output {DATA_OF[stage.kind]}")
+    if isinstance(stage, SftStage) and stage.replay is not None:
+        tokens = [s.id for s in seen.values() if isinstance(s, CorpusStage) and s.output == "tokens"]
+        missing = "names no earlier corpus with output tokens"
+        _check_names(f"{stage.id}.replay.data", stage.replay.data, tokens, missing)
     if isinstance(stage, RlStage):
         if stage.pass_rates is not None:
             samples = [other.id for other in seen.values() if isinstance(other, SampleStage)]
@@ -193,7 +205,8 @@ def _check_release(recipe: Recipe, stage: ReleaseStage, seen: dict[str, Stage]) 
         _check_names(f"{stage.id}.model", [stage.model], _models(seen))
     _check_names(f"{stage.id}.evaluation", [stage.evaluation], list(evaluations), "names no earlier evaluate stage")
     measured = evaluations[stage.evaluation]
-    for name in ("base", resolved_model(recipe, stage)):
+    released = resolved_model(recipe, stage)
+    for name in ("base", released):
         if name not in measured.models:
             raise ValueError(
                 f"{measured.id}.models: {name!r} is missing, which {stage.id} needs; given: "
@@ -202,13 +215,63 @@ def _check_release(recipe: Recipe, stage: ReleaseStage, seen: dict[str, Stage]) 
     for index, gate in enumerate(stage.gates):
         path, problem = f"{stage.id}.gates[{index}]", f"is not among the models of {measured.id}"
         _check_names(f"{path}.against", [gate.against], list(measured.models), problem)
-        unmeasured = {"pass@k": measured.num_samples == 0, "bits_per_byte": not measured.heldout_text}
-        if unmeasured.get(gate.metric):
-            missing = "num_samples" if gate.metric == "pass@k" else "heldout_text"
+        _check_measured(path, gate, measured)
+    _check_keep(stage, measured)
+    for name in line_of(recipe, released):
+        one = seen[name]
+        if isinstance(one, RlStage) and one.control is not None:
             raise ValueError(
-                f"{path}.metric: {gate.metric!r} is not measured by {measured.id}; allowed: pass@1; remove the gate "
-                f"or set {measured.id}.{missing}"
+                f"{stage.id}.model: {released!r} comes from {name}, a control that was paid without a right answer "
+                f"(control {one.control}); allowed: a model without one in its line; set {stage.id}.model"
             )
+    check_judge(recipe, stage, measured, line_of(recipe, released))
+
+
+def _check_measured(path: str, gate: Gate, measured: EvaluateStage) -> None:
+    """The evaluation asks what a gate reads."""
+    missing = {
+        "pass@k": "num_samples" if measured.num_samples == 0 else "",
+        "maj@k": "num_samples" if measured.num_samples < 2 else "",
+        "kept": "kept_tasks" if not measured.kept_tasks else "",
+        "bits_per_byte": "heldout_text" if not measured.heldout_text else "",
+    }.get(gate.metric)
+    if missing:
+        raise ValueError(
+            f"{path}.metric: {gate.metric!r} is not measured by {measured.id}; allowed: pass@1; remove the gate "
+            f"or set {measured.id}.{missing}"
+        )
+    if gate.tasks is not None:
+        asked = measured.kept_tasks if gate.metric == "kept" else measured.tasks
+        problem = f"is no set of {measured.id}.{'kept_tasks' if gate.metric == 'kept' else 'tasks'}"
+        _check_names(f"{path}.tasks", [gate.tasks], list(dict.fromkeys(one.name for one in asked)), problem)
+
+
+def _check_keep(stage: ReleaseStage, measured: EvaluateStage) -> None:
+    """What must be kept is measured, or the recipe says in so many words that it need not be."""
+    sides = (
+        ("tasks", stage.keep.tasks, measured.kept_tasks, "kept_tasks",
+         "[{name: functions/lists, split: heldout, count: 200}]", "problems of other domains"),
+        ("bits_per_byte", stage.keep.bits_per_byte, measured.heldout_text, "heldout_text",
+         "[{name: python_stdlib, split: heldout, count: 100}]", "held-out text"),
+    )  # fmt: skip
+    for side, allowed, asked, field, example, what in sides:
+        if allowed != NO_SIDE and not asked:
+            raise ValueError(
+                f"{stage.id}.keep.{side}: {allowed} is required of what {measured.id} does not measure: it asks no "
+                f"{what}; allowed: a measured side, or {NO_SIDE}; set {measured.id}.{field}={example}, or "
+                f"{stage.id}.keep.{side}={NO_SIDE}, which the card will say"
+            )
+
+
+def line_of(recipe: Recipe, name: str) -> tuple[str, ...]:
+    """Ids of the training stages that made a model, the newest first, without `base`."""
+    found: list[str] = []
+    while name != "base":
+        found.append(name)
+        stage = recipe.stage(name)
+        assert isinstance(stage, (PretrainStage, SftStage, DpoStage, RlStage))
+        name = resolved_model(recipe, stage)
+    return tuple(found)
 
 
 def _models(seen: dict[str, Stage]) -> list[str]:

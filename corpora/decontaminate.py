@@ -26,7 +26,7 @@ from pathlib import Path
 
 from configs.catalogue import dataset, dataset_names, open_rows
 from configs.errors import UserError
-from configs.names import is_generated
+from configs.names import FIM, is_generated
 from configs.settings.common import TaskSource
 from corpora.contamination.programs import ProgramIndex, functions
 from corpora.contamination.short import ShortQuestions
@@ -65,6 +65,8 @@ def load_benchmarks(sources: Sequence[TaskSource]) -> list[Benchmark]:
     """
     benchmarks = []
     for i, source in enumerate(sources):
+        if source.name.startswith(f"{FIM}/"):
+            continue  # their files are held out as files, by the source that they come from
         procedural = is_generated(source.name)
         if not procedural:
             whole_file = source.name.endswith(".jsonl") and source.split == "train"

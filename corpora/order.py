@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from verifiers.tasks.library import HELD_OUT_ONE_IN, in_split
+
+__all__ = ["HELD_OUT_ONE_IN", "in_split", "shuffled", "shuffled_groups"]
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-
-HELD_OUT_ONE_IN = 20
-"""Share of a text source that is kept for evaluation."""
 
 
 def shuffled(num: int, seed: int, *what: str | int) -> np.ndarray:
@@ -43,12 +44,3 @@ def shuffled_groups(groups: Sequence[str], seed: int, *what: str | int) -> list[
         members.setdefault(group, []).append(i)
     names = list(members)
     return [i for k in shuffled(len(names), seed, *what) for i in members[names[k]]]
-
-
-def in_split(name: str, split: str) -> bool:
-    """Whether a named part of a text source (a file's relative path) belongs to the split: train, heldout or all."""
-    if split == "all":
-        return True
-    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    held_out = int.from_bytes(digest, "little") % HELD_OUT_ONE_IN == 0
-    return held_out == (split != "train")

@@ -6,10 +6,10 @@ Reads JSONL of `{"prompt", "chosen", "rejected"}`, from sample stages or files; 
 `progress.jsonl`, `plots/` and `reference.safetensors`, the log-probabilities of the starting model, which are worked
 out once before the first step. A killed run goes on with the same command, to the same bytes.
 
-Sources: DPO (arXiv:2305.18290), IPO (arXiv:2310.12036), see `losses/dpo.py`. Both completions of a pair lie side by
-side in the packed rows of sft, documents that never see one another; the prompt is computed for each. The loss is
-averaged over the pairs of a whole step. A pair of two equal completions, or with one that is too long, is dropped and
-counted.
+Sources: DPO (arXiv:2305.18290), IPO (arXiv:2310.12036), the likelihood term of iterative RPO (arXiv:2404.19733), see
+`losses/dpo.py`. Both completions of a pair lie side by side in the packed rows of sft, documents that never see one
+another; the prompt is computed for each. The loss is averaged over the pairs of a whole step. A pair of two equal
+completions, or with one that is too long, is dropped and counted.
 
 Progress says `margin` (beta times how much more the policy prefers the chosen completion than the starting model does),
 `accuracy` (share of pairs where it is above 0), `chosen_reward` and `rejected_reward` (its two halves); the same of
@@ -40,7 +40,7 @@ from derivatives.training.loop import Trainer, fingerprint, finished, set_up
 from derivatives.training.measured import measured
 from derivatives.training.model import head_weight, load_tokenizer
 from derivatives.training.order import items_between
-from derivatives.training.preference import SIDES, Pair, reference_log_probs, row_log_probs
+from derivatives.training.preference import SIDES, Pair, num_trained_tokens, reference_log_probs, row_log_probs
 from derivatives.training.ranks import joined
 
 MEASURES = ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward")
@@ -70,12 +70,11 @@ def run(stage_file: StageFile, out: Path) -> None:
             trainer.measures.append(lambda: preference.measure(heldout, reference_P2[len(pairs) :]))
 
         num_pairs = max(1, round(stage.epochs * len(pairs)))
-        with measured(trainer) as in_loop:
+        with measured(trainer):
             for step in trainer.steps(math.ceil(num_pairs / stage.batch_pairs)):
                 first, last = (step - 1) * stage.batch_pairs, min(step * stage.batch_pairs, num_pairs)
                 items = items_between(first, last, len(pairs), stage_file.seed)
                 preference.train_step([pairs[item] for item in items], reference_P2[items])
-                in_loop.require_remembered()
         if ranks.first:
             metrics.plot_curves(out, [f"dpo/{name}" for name in ("margin", "accuracy")])
         trainer.finish(pairs=len(pairs), **dropped, heldout_pairs=len(heldout))
@@ -128,6 +127,11 @@ class Preference:
         known_P2 = reference_P2[places].to(policy_P2.device)
         margins_P = objective.margins(policy_P2, known_P2)
         losses_P = objective.losses(margins_P, stage.loss, stage.beta, stage.label_smoothing)
+        if stage.nll_weight:
+            chosen_P = policy_P2[:, 0]
+            if not stage.normalize_length:
+                chosen_P = chosen_P / num_trained_tokens(batch)[:: len(SIDES)]
+            losses_P = losses_P - stage.nll_weight * chosen_P
         with torch.no_grad():
             rewards_P2 = stage.beta * (policy_P2 - known_P2)
             measured = (losses_P, stage.beta * margins_P, (margins_P > 0).float(), rewards_P2[:, 0], rewards_P2[:, 1])

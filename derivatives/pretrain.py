@@ -45,7 +45,7 @@ def run(stage_file: StageFile, out: Path) -> None:
         extend(trainer.model, trainer.tokenizer, stage.context)
         corpora = [read_corpus(stage_file.data_folder(name)) for name in stage.data]
         lengths = np.concatenate([corpus.lengths for corpus in corpora])
-        check_corpora(stage, corpora, lengths, trainer.model.config.vocab_size)
+        check_corpora(stage.data, stage.micro_batch_tokens, corpora, lengths, trainer.model.config.vocab_size)
 
         stream = Stream(corpora, lengths, stage_file.seed)
         source_of, num_sources = sources_of(stage.data, corpora)
@@ -55,11 +55,10 @@ def run(stage_file: StageFile, out: Path) -> None:
                                                           (trainer.step + 1) * stage.batch_tokens),
                 lambda number: document_row(corpora, number), source_of))
         total = num_steps(stage, stream)
-        with measured(trainer) as in_loop:
+        with measured(trainer):
             for step in trainer.steps(total):
                 first, last = (step - 1) * stage.batch_tokens, min(step * stage.batch_tokens, stage.num_tokens)
                 trainer.train_step([document_row(corpora, number) for number in stream.documents_between(first, last)])
-                in_loop.require_remembered()
         trainer.finish(epochs=round(stage.num_tokens / stream.epoch_tokens, 4), documents=len(lengths))
 
 
@@ -191,15 +190,17 @@ def read_labels(folder: Path, num_documents: int) -> tuple[np.ndarray, tuple[str
     return labels, names
 
 
-def check_corpora(stage: PretrainStage, corpora: list[Corpus], lengths: np.ndarray, vocab_size: int) -> None:
+def check_corpora(
+    names: Sequence[str], micro_batch_tokens: int, corpora: list[Corpus], lengths: np.ndarray, vocab_size: int
+) -> None:
     """There is something to train on, it fits into a micro-batch, and into the vocabulary. Raises UserError."""
     if not (lengths > 1).any():
         raise UserError(
-            f"data: {', '.join(stage.data)} holds no document of two tokens or more; read the corpus's report.json"
+            f"data: {', '.join(names)} holds no document of two tokens or more; read the corpus's report.json"
         )
-    if lengths.max() > stage.micro_batch_tokens:
+    if lengths.max() > micro_batch_tokens:
         raise UserError(
-            f"stage.micro_batch_tokens: {stage.micro_batch_tokens} is less than the longest document "
+            f"stage.micro_batch_tokens: {micro_batch_tokens} is less than the longest document "
             f"({lengths.max()} tokens); raise it, or lower the corpus's sequence_length"
         )
     for corpus in corpora:

@@ -19,10 +19,14 @@ import os
 import shlex
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from configs.errors import RetryableError, UserError
+from configs.judges import TWINS
+from configs.names import is_generated
 from configs.settings.common import TaskSource
 from configs.settings.evaluation import ReleaseStage
 from configs.stage import StageFile, run_command, write_json_atomic, write_text_atomic
@@ -34,6 +38,8 @@ SEEDLING_LICENCE = "apache-2.0"
 """The embedded base is part of this project and carries its licence."""
 PARTIAL = ".release-building"
 LONGEST_QUESTION = 300
+NUM_WRONG = 3
+"""Wrong answers that the card shows, one of each of the worst task sets."""
 
 
 def run(stage_file: StageFile, out: Path) -> None:
@@ -52,7 +58,7 @@ def run(stage_file: StageFile, out: Path) -> None:
     results, evaluation = read_evaluation(stage_file, stage.evaluation)
     check_same_model(stage_file, released, evaluation)
     check_overlap(results)
-    gates = check_gates(results, stage.gates, released)
+    gates = check_gates(results, stage.gates, released, stage.keep)
     for gate in gates:
         print(gate.line())
     if not all(gate.passed for gate in gates):
@@ -185,12 +191,17 @@ def gather_facts(
         corpora=corpora,
         verifiers=verifier_identities(stages, results, judged),
         environment=lineage.get("environment") or environment(),
+        machine=lineage.get("machine") or {},
         commit=lineage.get("commit"),
         command=reproduce_command(stage_file),
         question=sample_question(evaluation, released),
         max_new_tokens=int((judged.get("sampling") or {}).get("max_new_tokens") or 256),
         system=stage.system,
         evaluated_system=judged.get("system"),
+        keep=stage.keep,
+        same_judge_allowed=stage.allow_same_judge,
+        controls=tuple(one for one in lineage.get("controls") or [] if isinstance(one, dict)),
+        wrong=wrong_answers(evaluation, released),
     )
 
 
@@ -237,13 +248,15 @@ def model_order(results: dict[str, Any], judged: dict[str, Any]) -> tuple[str, .
 def verifier_identities(
     stages: tuple[dict[str, Any], ...], results: dict[str, Any], judged: dict[str, Any]
 ) -> dict[str, tuple[dict[str, Any], ...]]:
-    """Identities of the verifiers that gave the reward, gave a second opinion on it (audit), and judged, under these
-    roles; with what their cards said when the stage was planned."""
+    """Identities of the verifiers that gave the reward, gave a second opinion on it (audit), judged, and paid control
+    arms, under these roles; with what their cards said when the stage was planned."""
     cards = {name: one for entry in stages for name, one in (entry.get("cards") or {}).items() if isinstance(one, dict)}
     recorded = {
         name: one for entry in stages for name, one in (entry.get("verifiers") or {}).items() if isinstance(one, dict)
     }
-    settings = [entry.get("config") or {} for entry in stages if entry.get("kind") == "rl"]
+    reinforced = [entry.get("config") or {} for entry in stages if entry.get("kind") == "rl"]
+    settings = [config for config in reinforced if not config.get("control")]
+    paid_controls = [str(config["verifier"]) for config in reinforced if config.get("control")]
     rewards = [
         str(each["verifier"])
         for config in settings
@@ -256,13 +269,31 @@ def verifier_identities(
         "reward": list(dict.fromkeys(rewards)),
         "audit": list(dict.fromkeys(audits)),
         "judge": judges or [str(results.get("judge") or "unknown")],
+        "control": list(dict.fromkeys(paid_controls)),
     }
 
     def one(name: str) -> dict[str, Any]:
         found = recorded.get(name) or identity_of(name)
-        return {**found, "card": cards[name]} if name in cards else found
+        card = cards.get(name) or own_card(name, found)
+        return {**found, "card": card} if card else found
 
     return {role: tuple(one(name) for name in used) for role, used in names.items() if used}
+
+
+def own_card(name: str, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """What the card that comes with a built-in verifier says, where it is of this very identity: judges need none, and
+    a reader still wants to know how often they err."""
+    from verifiers.certify import read_card
+
+    try:
+        card = read_card(name)
+    except UserError:
+        return None
+    if card is None or not identity.get("source") or not card.current(identity):
+        return None
+    rows = [one.as_dict() for one in card.labelled]
+    labelled = [{key: row[key] for key in ("data", "recall", "false_positive_rate")} for row in rows]
+    return {"digest": card.digest, "certified": card.certified, "labelled": labelled}
 
 
 def judges_of_tasks(tasks: list[dict[str, Any]]) -> list[str]:
@@ -311,19 +342,45 @@ def reproduce_command(stage_file: StageFile) -> str:
 
 
 def sample_question(evaluation: Path, released: str) -> str:
-    """A held-out question that the released model answered correctly, for the card's example."""
-    path = evaluation / "samples.jsonl"
-    if path.is_file():
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    sample = json.loads(line)
-                except ValueError:
-                    break
-                fits = sample.get("model") == released and sample.get("outcome") == "correct"
-                if fits and len(str(sample.get("question") or sample.get("prompt") or "")) <= LONGEST_QUESTION:
-                    return str(sample.get("question") or sample["prompt"])
+    """A held-out question that the released model answered correctly, for the card's example; of a generated set, since
+    a card must spread neither a benchmark nor the user's own data."""
+    for sample in samples_of(evaluation, released):
+        question = str(sample.get("question") or sample.get("prompt") or "")
+        made = is_generated(str(sample.get("source") or "").removeprefix(TWINS))
+        if made and sample.get("outcome") == "correct" and len(question) <= LONGEST_QUESTION:
+            return question
     return "What is 12 + 30?"
+
+
+def wrong_answers(evaluation: Path, released: str) -> tuple[dict[str, Any], ...]:
+    """One wrong answer of the released model from each of its worst task sets, one that was not cut short if any."""
+    asked: Counter[str] = Counter()
+    wrong: Counter[str] = Counter()
+    first: dict[str, dict[str, Any]] = {}
+    for sample in samples_of(evaluation, released):
+        source = str(sample.get("source"))
+        asked[source] += 1
+        if sample.get("outcome") == "incorrect":
+            wrong[source] += 1
+            if source not in first or (first[source].get("truncated") and not sample.get("truncated")):
+                first[source] = sample
+    worst = sorted(first, key=lambda source: (-wrong[source] / asked[source], source))
+    return tuple(first[source] for source in worst[:NUM_WRONG])
+
+
+def samples_of(evaluation: Path, released: str) -> Iterator[dict[str, Any]]:
+    """The released model's lines of `samples.jsonl`, up to one that is torn; none where there is no such file."""
+    path = evaluation / "samples.jsonl"
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                sample = json.loads(line)
+            except ValueError:
+                return
+            if isinstance(sample, dict) and sample.get("model") == released:
+                yield sample
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ from derivatives.training.loop import Trainer, fingerprint, finished
 from derivatives.training.ranks import joined
 from verifiers.api import Task
 from verifiers.breaker import Breaker
+from verifiers.control_arms import SEED_KEY
 from verifiers.pool import VerifierPool
 
 NUM_KEPT_STEPS = 50
@@ -284,6 +285,8 @@ def read_problems(stage_file: StageFile, stage: RlStage) -> tuple[list[Task], li
     if stage.pass_rates is not None:
         known = read_pass_rates(stage_file, stage.pass_rates.stage)
         tasks, rates, left_out = with_pass_rates(tasks, known, stage.pass_rates)
+    if stage.control == "random":  # the coin is tossed for this run's seed, and for no stage that is no control
+        tasks = [replace(task, metadata={**task.metadata, SEED_KEY: stage_file.seed}) for task in tasks]
     if len(tasks) < stage.prompts_per_step:
         without = ", ".join(f"{name} {count}" for name, count in left_out.items())
         raise UserError(

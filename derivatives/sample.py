@@ -16,7 +16,8 @@ others still grow, and writes
 and every completion to `rollouts/` (`derive rollouts` reads it), from which a killed run goes on with the same command,
 to the same bytes. A problem that asks a benchmark question is not sampled at all; a completion that repeats one is left
 out. The two completions of a pair are as near in length as there are, so that a preference for length is not taught
-along; each is used once.
+along; with `pairs_by: likelihood` the wrong one is the model's likeliest among those of like length. Each is used once,
+and `report.json` says which problems gave pairs, why others did not, and how long both halves are.
 
 Sources: rejection sampling fine-tuning (arXiv:2308.01825), the difficulty filter of DAPO's kind (arXiv:2503.14476).
 Departures: none of the wrong completions is repaired, and no model ranks the right ones; of these the first distinct
@@ -62,6 +63,10 @@ from verifiers.breaker import Breaker
 from verifiers.pool import VerifierPool
 
 PARTIAL = "data.partial"
+LIKE_LENGTH = 1.25
+"""Longer over shorter, up to which two completions are of like length."""
+Pair = tuple[Judged, Judged]
+"""A right completion and a wrong one of the same problem."""
 
 
 def run(stage_file: StageFile, out: Path) -> None:
@@ -195,6 +200,40 @@ class Rate:
         return self.correct / self.judged if self.judged else None
 
 
+class PairCounts:
+    """Which problems gave pairs and why others did not, and the length of both halves."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, int] = {}
+        self.num_pairs = self.chosen_tokens = self.rejected_tokens = 0
+
+    def add(self, rate: Rate, pairs: Sequence[Pair], some_right: bool, some_wrong: bool) -> None:
+        """Count a problem with the pairs that it gave."""
+        if pairs:
+            reason = "gave_pairs"
+        elif not rate.correct:
+            reason = "none_right"
+        elif rate.correct == rate.judged:
+            reason = "all_right"
+        elif not some_wrong:
+            reason = "wrong_ones_cut"
+        else:  # what is left of one side was written before, repeats a benchmark, or is of another length
+            reason = "no_fitting_wrong_one" if some_right else "no_usable_right_one"
+        self.problems[reason] = self.problems.get(reason, 0) + 1
+        self.num_pairs += len(pairs)
+        self.chosen_tokens += sum(len(better.completion.token_ids) for better, _ in pairs)
+        self.rejected_tokens += sum(len(worse.completion.token_ids) for _, worse in pairs)
+
+    def report(self) -> dict[str, Any]:
+        """Problems by what became of them, and mean tokens of chosen and rejected completions."""
+        num = max(1, self.num_pairs)
+        return {
+            "problems": dict(sorted(self.problems.items())),
+            "chosen_tokens": round(self.chosen_tokens / num, 2),
+            "rejected_tokens": round(self.rejected_tokens / num, 2),
+        }
+
+
 class Sorter:
     """Decides what becomes of problems and completions, and counts what is left out."""
 
@@ -205,6 +244,7 @@ class Sorter:
         self.benchmarks = Decontaminator(load_benchmarks(stage.decontaminate), stage.ngram, stage.subsequence)
         self.seen = Seen()
         self.rates: list[Rate] = []
+        self.pairs = PairCounts()
 
     def clean(self, tasks: Sequence[Task]) -> list[Task]:
         """The problems that are asked once and ask no benchmark question. Raises UserError if none are left."""
@@ -243,12 +283,16 @@ class Sorter:
                 line = {"id": document.id, "source": task.source, "prompt": task.prompt}
                 writer.write("examples", {**line, "completion": one.completion.text})
         wrong = [one for one in group if one.verdict.outcome is Outcome.INCORRECT and one.asked]
-        if right and wrong and self.stage.max_pairs:
-            usable = self._usable(task, wrong)
-            pairs = nearest_pairs([one for one, _ in right], [one for one, _ in usable])
-            for place, (better, worse) in enumerate(itertools.islice(pairs, self.stage.max_pairs)):
-                line = {"id": f"{task.id}/{place}", "source": task.source, "prompt": task.prompt}
-                writer.write("pairs", {**line, "chosen": better.completion.text, "rejected": worse.completion.text})
+        if not self.stage.max_pairs:
+            return
+        usable = self._usable(task, wrong) if right and wrong else []
+        order = nearest_pairs if self.stage.pairs_by == "length" else likeliest_pairs
+        found = order([one for one, _ in right], [one for one, _ in usable])
+        pairs = list(itertools.islice(found, self.stage.max_pairs))
+        self.pairs.add(rate, pairs, bool(right), bool(wrong))
+        for place, (better, worse) in enumerate(pairs):
+            line = {"id": f"{task.id}/{place}", "source": task.source, "prompt": task.prompt}
+            writer.write("pairs", {**line, "chosen": better.completion.text, "rejected": worse.completion.text})
 
     def pass_rate(self) -> float:
         """Mean over the problems so far that have one."""
@@ -270,6 +314,7 @@ class Sorter:
             "no_verdict": len(self.rates) * self.stage.num_samples - sum(rate.judged for rate in self.rates),
             "dropped": self.dropped.by_reason(),
             "contamination": {"checked": [one.name for one in self.benchmarks.benchmarks]},
+            **({"paired": self.pairs.report()} if self.stage.max_pairs else {}),
         }
 
     def _usable(self, task: Task, completions: Sequence[Judged]) -> list[tuple[Judged, Document]]:
@@ -292,7 +337,7 @@ def rate_of(group: Group) -> Rate:
     )
 
 
-def nearest_pairs(right: Sequence[Judged], wrong: Sequence[Judged]) -> Iterator[tuple[Judged, Judged]]:
+def nearest_pairs(right: Sequence[Judged], wrong: Sequence[Judged]) -> Iterator[Pair]:
     """Pairs of a right and a wrong completion, those nearest in tokens first; each completion is used once."""
     distances = sorted(
         (abs(len(a.completion.token_ids) - len(b.completion.token_ids)), i, j)
@@ -306,6 +351,23 @@ def nearest_pairs(right: Sequence[Judged], wrong: Sequence[Judged]) -> Iterator[
             used_right.add(i)
             used_wrong.add(j)
             yield right[i], wrong[j]
+
+
+def likeliest_pairs(right: Sequence[Judged], wrong: Sequence[Judged]) -> Iterator[Pair]:
+    """For each right completion, the likeliest first, the likeliest wrong one of like length; each is used once."""
+    left = sorted(wrong, key=_likelihood, reverse=True)
+    for one in sorted(right, key=_likelihood, reverse=True):
+        tokens = len(one.completion.token_ids)
+        for place, other in enumerate(left):
+            short, long = sorted((tokens, len(other.completion.token_ids)))
+            if long <= LIKE_LENGTH * short:
+                yield one, left.pop(place)
+                break
+
+
+def _likelihood(one: Judged) -> float:
+    """Log-probability per drawn token, in nats; what an interpreter wrote counts for nothing."""
+    return sum(one.completion.log_probs) / max(1, one.completion.num_drawn)
 
 
 def _document(task: Task, name: str, one: Judged | None = None) -> Document:

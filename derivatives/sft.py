@@ -5,7 +5,9 @@
 Reads JSONL of `{"prompt", "completion"}` or `{"messages": [{"role", "content"}, ...]}` from corpus stages or files;
 writes `model/`, `metrics.json`, `progress.jsonl` and `plots/`. A killed run goes on with the same command. Trained are
 the assistant turns' contents and the token that ends each of them, but not what an interpreter said in between
-(a block of output right after one of Python, as `verifiers/tool_text.py` has it), unless `learn_outputs` is on.
+(a block of output right after one of Python, as `verifiers/tool_text.py` has it), unless `learn_outputs` is on. With
+`replay`, every step also trains on documents of token corpora, as pretraining does: a share of old data keeps what a
+model knew (arXiv:2403.08763 for pretraining; measured here in docs/experiments.md).
 
 Source: Qwen2.5 (arXiv:2412.15115), section 4. Departure: the loss is averaged over the trained tokens of a whole step.
 Not done: tools called by name, images. Longer examples are dropped and counted, never cut. Several processes, adapters,
@@ -18,14 +20,17 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from configs.errors import UserError
-from configs.settings.training import SftStage
+from configs.settings.training import Replay, SftStage
 from configs.stage import StageFile, run_command
+from derivatives.pretrain import Stream, check_corpora, document_row, read_corpus
 from derivatives.training.batch import Row, answer_row
 from derivatives.training.chat import encode_example, encode_messages
 from derivatives.training.context import extend
@@ -45,15 +50,37 @@ def run(stage_file: StageFile, out: Path) -> None:
         trainer = Trainer(stage_file, out, ranks)
         extend(trainer.model, trainer.tokenizer, stage.context)
         rows, num_too_long = read_rows(stage_file, stage, trainer.tokenizer)
+        replayed = Replayed(stage_file, stage, stage.replay, trainer.model.config.vocab_size) if stage.replay else None
 
         num_examples = max(1, round(stage.epochs * len(rows)))
         total = math.ceil(num_examples / stage.batch_examples)
-        with measured(trainer) as in_loop:
+        with measured(trainer):
             for step in trainer.steps(total):
                 first, last = (step - 1) * stage.batch_examples, min(step * stage.batch_examples, num_examples)
-                trainer.train_step([rows[item] for item in items_between(first, last, len(rows), stage_file.seed)])
-                in_loop.require_remembered()
+                examples = [rows[item] for item in items_between(first, last, len(rows), stage_file.seed)]
+                trainer.train_step([*examples, *(replayed.rows(step) if replayed is not None else [])])
         trainer.finish(examples=len(rows), dropped_too_long=num_too_long)
+
+
+class Replayed:
+    """Documents of token corpora, as many in each step as `replay.batch_tokens` says.
+
+    Raises:
+        UserError: There are none, or one is longer than a micro-batch.
+    """
+
+    def __init__(self, stage_file: StageFile, stage: SftStage, replay: Replay, vocab_size: int) -> None:
+        self.corpora = [read_corpus(stage_file.data_folder(name)) for name in replay.data]
+        lengths = np.concatenate([corpus.lengths for corpus in self.corpora])
+        check_corpora(replay.data, stage.micro_batch_tokens, self.corpora, lengths, vocab_size)
+        self.stream, self.batch_tokens = Stream(self.corpora, lengths, stage_file.seed), replay.batch_tokens
+        self.weight = replay.weight
+
+    def rows(self, step: int) -> list[Row]:
+        """Those that begin in the tokens of this step; a document longer than a step leaves the next ones empty."""
+        found = self.stream.documents_between((step - 1) * self.batch_tokens, step * self.batch_tokens)
+        rows = [document_row(self.corpora, number) for number in found]
+        return [replace(row, loss_weights=[self.weight] * len(row.ids)) for row in rows]
 
 
 def read_rows(stage_file: StageFile, stage: SftStage, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:

@@ -40,11 +40,16 @@ def approve(session: Session, planned: PlannedStage) -> None:
     """
     asked = Approval.with_initial_data(description=question(session, planned))
     get_run_logger().info("%s: waits for approval (Resume, on this run's page)", planned.stage.id)
+    session.asks = True
+    session.wait_for(f"{planned.stage.id} waits for approval (Resume, on this run's page)")
     try:
         answer = pause_flow_run(wait_for_input=asked, timeout=PATIENCE_S, poll_interval=POLL_S)
     except FlowPauseTimeout as error:
         raise UserError(f"{planned.stage.id}: nobody approved the release within a week; run again to be asked again") \
             from error  # fmt: skip
+    finally:
+        session.wait_for("")
+        session.asks = False
     session.record["approval"] = {"released": answer.release, "note": answer.note}
     if not answer.release:
         why = f": {answer.note}" if answer.note else ""

@@ -44,12 +44,16 @@ def result_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
     gains, rows = results.get("gains", {}), []
     for name, facts_of in results.get("models", {}).items():
         once, many = facts_of.get("pass@1") or {}, facts_of.get("pass@k")
+        over_first = gains.get(name) or {}
         rows.append(
             {
                 "model": name,
                 "pass@1": interval(once),
-                "gain over the first": interval((gains.get(name) or {}).get("pass@1"), sign=True),
+                "gain over the first": interval(over_first.get("pass@1"), sign=True),
                 "pass@k": interval(many) + (f" (k = {many['k']})" if many else ""),
+                **({"maj@k": interval(facts_of["maj@k"])} if "maj@k" in facts_of else {}),
+                **({"kept": interval(over_first.get("kept") or facts_of["kept_all"], sign="kept" in over_first)}
+                   if "kept_all" in facts_of else {}),
                 "no verdict": f"{once.get('no_verdict', 0)} of {once.get('total', 0)}",
             }
         )
@@ -62,16 +66,22 @@ def gates(run: Run) -> str:
              for gate in entry.get("metrics", {}).get("gates", []) if isinstance(gate, dict)]  # fmt: skip
     rows = []
     for gate in found:
+        name = " of ".join(str(gate[key]) for key in ("metric", "tasks") if gate.get(key))
+        verdict = {"against": str(gate.get("against", "")), " ": "✔ passed" if gate.get("passed") else "✖ not passed"}
+        if gate.get("default") is not None:  # what must be kept: a loss has no "must exceed"
+            said = {"gain": str(gate.get("measured", "")), "must exceed": f"(must {gate.get('requirement', '')})"}
+            rows.append({"gate": name, "against": verdict["against"], **said, " ": verdict[" "]})
+            continue
         unit = ("", 1.0) if gate.get("metric") == "bits_per_byte" else (" points", 100.0)
         gain, low, high, required = (
             f"{gate[name] * unit[1]:+.1f}" if unit[0] and is_number(gate.get(name)) else _plain(gate.get(name))
             for name in ("gain", "low", "high", "required")
         )
         rows.append({
-            "gate": str(gate.get("metric", "")), "against": str(gate.get("against", "")),
+            "gate": name, "against": verdict["against"],
             "gain": f"{gain}{unit[0]}" + (f" [{low}, {high}]" if low != high else ""),
             "must exceed": f"{required}{unit[0]}",
-            " ": "✔ passed" if gate.get("passed") else "✖ not passed",
+            " ": verdict[" "],
         })  # fmt: skip
     return "\n".join(table(rows))
 

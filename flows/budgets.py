@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from configs.budget import Budget, factor_for, in_words, scaled, training_stages
+from configs.budget import Budget, Taken, in_words, scaled, training_stages
 from configs.errors import UserError
 from configs.settings.machine import Machine
 from flows.forecast import forecast, known_of
@@ -73,11 +73,10 @@ def fit(budget: Budget, text: str, plan: Plan, store: Store, machine: Machine) -
     if known is not None:
         return known
     taken = _taken(budget, plan, store, machine)
-    factor = factor_for(budget, taken)
-    total = in_words(sum(amount for _, amount, _ in taken), budget.unit)
-    overrides = tuple(scaled(stages, factor))
+    factor, overrides = scaled(budget, taken)
+    total = in_words(sum(one.amount for one in taken), budget.unit)
     said = f"budget {text.strip()}: the preset's {total} times {factor:.3g}: {', '.join(overrides)}"
-    return Fitted(text.strip(), key, overrides, said)
+    return Fitted(text.strip(), key, tuple(overrides), said)
 
 
 def _earlier(store: Store, key: str) -> Fitted | None:
@@ -91,8 +90,8 @@ def _earlier(store: Store, key: str) -> Fitted | None:
     return None
 
 
-def _taken(budget: Budget, plan: Plan, store: Store, machine: Machine) -> list[tuple[str, float, int]]:
-    """Of every training stage its id, what it takes in the budget's unit, and its steps."""
+def _taken(budget: Budget, plan: Plan, store: Store, machine: Machine) -> list[Taken]:
+    """What every training stage takes in the budget's unit."""
     counted = replace(
         plan,
         stages=[
@@ -120,13 +119,8 @@ def _taken(budget: Budget, plan: Plan, store: Store, machine: Machine) -> list[t
                 f"budget: what {stage.id} takes cannot be told: {why}; allowed: a budget once that is known; "
                 f"set its own length among the overrides, or build what it reads first"
             )
-        taken = seconds.get(stage.id)
-        if budget.unit == "steps":
-            taken = float(amount.steps)
-        elif budget.unit == "tokens":
-            work, draw = amount.train, amount.draw
-            taken = draw.completions * draw.mean_tokens * amount.draws if draw is not None else \
-                work.tokens * amount.steps if work is not None else 0.0  # fmt: skip
-        assert taken, f"{stage.id} takes something"
-        found.append((stage.id, taken, amount.steps))
+        whole = {"steps": float(amount.steps), "tokens": amount.tokens, "seconds": seconds.get(stage.id)}[budget.unit]
+        assert whole, f"{stage.id} takes something"
+        fixed = whole * amount.before / (amount.before + amount.steps) if budget.unit == "seconds" else 0.0
+        found.append(Taken(stage, whole, amount.steps, amount.length, fixed))
     return found

@@ -4,6 +4,8 @@ A card (`verifiers/certify`) lies in the project for a built-in verifier, in `ST
 it is whole, says certified, and was made of the verifier's present source and version. An rl stage with
 `allow_uncertified: true` runs without; what its card said, if it has one, is recorded all the same.
 
+A stage that is a control (`configs.controls`) is paid by what certifies nothing, on purpose, and needs no card.
+
 A stage's ingredients hold the digest, recall and false positives of each card, and so does a release's lineage. A
 second opinion (`audit`) pays nothing: its card is recorded, and is not asked for.
 """
@@ -16,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from configs.judges import judges_of
 from configs.schema import Stage
+from configs.settings.evaluation import EvaluateStage
 from configs.settings.reinforcement import RlStage
 from flows.store import Store
 
@@ -83,13 +87,13 @@ def standing(name: str, store: Store) -> Standing:
 
 
 def rewards_of(stage: RlStage) -> list[str]:
-    """Verifiers whose verdicts are paid."""
-    return [stage.verifier, *(reward.verifier for reward in stage.more_rewards)]
+    """Verifiers whose verdicts are paid as right answers; none in a control."""
+    return [] if stage.control is not None else [stage.verifier, *(reward.verifier for reward in stage.more_rewards)]
 
 
 def cards_of(stage: Stage, store: Store) -> dict[str, dict[str, Any]]:
     """The cards of a stage's verifiers, for its ingredients; empty for a stage without rewards."""
-    if not isinstance(stage, RlStage):
+    if not isinstance(stage, RlStage) or stage.control is not None:
         return {}
     second = [stage.audit.verifier] if stage.audit is not None else []
     return {name: standing(name, store).brief() for name in [*rewards_of(stage), *second]}
@@ -106,10 +110,23 @@ def uncertified(plan: Plan, store: Store) -> Iterator[tuple[PlannedStage, Standi
 
 
 def refuse_uncertified(plan: Plan, store: Store) -> None:
-    """Raises UserError for the first reward that no card certifies, unless its stage allows that."""
+    """Raises UserError for the first reward that no card certifies, unless its stage allows that, and for a judge whose
+    package is not installed: hours before it is asked."""
+    for planned in plan.stages:
+        lacking = missing_package(planned.stage)
+        if lacking is not None and planned.artifact is None:
+            raise UserError(f"{planned.stage.id}.judge: {lacking}")
     for planned, found in uncertified(plan, store):
         if not allows(planned.stage):
             raise UserError(refusal(planned.stage, found))
+
+
+def missing_package(stage: Stage) -> str | None:
+    """Why the judge of an evaluation cannot judge here, with the remedy; None where it can, and for other stages."""
+    from verifiers import math_verify
+
+    judged = isinstance(stage, EvaluateStage) and math_verify.MathVerifyVerifier.name in judges_of(stage)
+    return math_verify.REMEDY if judged and math_verify.installed() == math_verify.NOT_INSTALLED else None
 
 
 def allows(stage: Stage) -> bool:

@@ -21,13 +21,16 @@ from configs.tree import check_one_tree
 from flows import (
     compare_command,
     corpus_command,
+    evaluate_command,
     export_command,
     fork_command,
     judge_command,
     lifecycle_command,
     plan_command,
+    push_command,
     rollouts_command,
     space_command,
+    table_command,
 )
 
 EXAMPLES = """examples:
@@ -174,7 +177,9 @@ def parser() -> argparse.ArgumentParser:
     fork_command.add_command(add, _set_option(), execute, store, json_output)
     space_command.add_commands(add, store, json_output, _at_least)
     compare_command.add_commands(add, store, json_output)
+    table_command.add_command(add, store, json_output, _at_least)
     export_command.add_command(add, json_output, _at_least)
+    push_command.add_command(add, json_output)
     lifecycle_command.add_commands(add, store)
     return top
 
@@ -236,36 +241,7 @@ def _add_inspection(
 
 
 def _add_asking(add: Callable[..., argparse.ArgumentParser], json_output: argparse.ArgumentParser) -> None:
-    made = add(
-        "evaluate",
-        "judge any Hugging Face checkpoint on held-out tasks",
-        json_output,
-        example="derive evaluate release/ --tasks problems.jsonl --verifier math --samples 4",
-    )
-    made.add_argument("model", metavar="MODEL", help="checkpoint folder, `seedling`, or hub id")
-    made.add_argument(
-        "--tasks",
-        action="append",
-        required=True,
-        metavar="NAME_OR_FILE",
-        help="task set or JSONL with prompt and answer",
-    )
-    made.add_argument("--verifier", metavar="NAME", help="judge (default: each task set's own)")
-    made.add_argument(
-        "--samples", type=_at_least(0), default=0, metavar="K", help="samples per problem for pass@k (default: none)"
-    )
-    made.add_argument(
-        "--few-shot",
-        type=_at_least(0),
-        default=0,
-        metavar="N",
-        help="also ask plainly after N solved examples; the better counts",
-    )
-    made.add_argument(
-        "--max-new-tokens", type=_at_least(1), default=512, help="a longer answer is cut (default: %(default)s)"
-    )
-    made.add_argument("--limit", type=_at_least(1), metavar="N", help="problems per task set (procedural sets need it)")
-    made.add_argument("--machine", default="", help="launch profile")
+    evaluate_command.add_command(add, json_output, _at_least)
     made = add("chat", "talk to a checkpoint", example='derive chat RELEASE -p "What is 12 + 30?"')
     made.add_argument("model", metavar="FOLDER", help="release or checkpoint folder, or `seedling`")
     made.add_argument("-p", "--prompt", help="ask this one question and print the answer")

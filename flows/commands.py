@@ -19,14 +19,17 @@ from configs.errors import UserError
 from flows import (
     compare_command,
     corpus_command,
+    evaluate_command,
     export_command,
     fork_command,
     judge_command,
     lifecycle_command,
     plan_command,
+    push_command,
     rollouts_command,
     runs,
     space_command,
+    table_command,
 )
 from flows.session import Request, prepare, results, write_report
 from flows.stages import Session
@@ -181,17 +184,6 @@ def doctor(given: argparse.Namespace) -> int:
     return int(checks.main(json=given.json, store=given.store))
 
 
-def evaluate(given: argparse.Namespace) -> int:
-    """`derive evaluate MODEL`."""
-    from flows.ask import evaluate_checkpoint
-
-    found = evaluate_checkpoint(given)
-    if given.json:
-        return _print_json(found)
-    _stdout().print(result_table(found))
-    return 0
-
-
 def chat(given: argparse.Namespace) -> int:
     """`derive chat FOLDER`."""
     from flows.ask import chat_with
@@ -258,7 +250,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": show,
     "runs": list_runs,
     "report": report,
-    "evaluate": evaluate,
+    "evaluate": evaluate_command.run,
     "chat": chat,
     "serve": serve,
     "up": serve,
@@ -267,7 +259,10 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "verifiers": judge_command.run,
     "rollouts": rollouts_command.run,
     "compare": compare_command.compare,
+    "table": table_command.run,
     "export": export_command.run,
+    "formats": export_command.formats,
+    "release": push_command.run,
     "lineage": compare_command.lineage,
     "fork": fork_command.run,
     "gc": space_command.gc,

@@ -180,6 +180,7 @@ def as_dict(found: Comparison) -> dict[str, Any]:
         return {
             "where": one.line.where, "run": one.line.about.get("run"), "recipe": one.line.about.get("recipe"),
             "model": one.model, "pass@1": facts.get("pass@1"), "pass@k": facts.get("pass@k"),
+            "maj@k": facts.get("maj@k"), "kept": facts.get("kept_all"),
             "bits_per_byte": facts.get("bits_per_byte"), "answers": len(one.answers),
         }  # fmt: skip
 
@@ -198,8 +199,8 @@ def rows(found: Comparison) -> Sequence[tuple[str, str, str, str]]:
 
     ours, theirs = figures(found.first), figures(found.second)
     lines = []
-    for name in ("pass@1", "pass@k"):
-        a, b = ours.get(name), theirs.get(name)
+    for name, key in (("pass@1", "pass@1"), ("pass@k", "pass@k"), ("maj@k", "maj@k"), ("kept tasks", "kept_all")):
+        a, b = ours.get(key), theirs.get(key)
         if a or b:
             whole = found.gains.get("all") if name == "pass@1" else None
             lines.append((name, interval(a), interval(b), interval(whole, sign=True) if whole else ""))

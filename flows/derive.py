@@ -24,15 +24,15 @@ from pydantic import Field
 from configs.errors import UserError
 from configs.load import machine_names, preset_names
 from configs.names import unknown, verifier_names
-from flows import approval, automations, leaderboard
+from flows import approval, automations, handover, leaderboard
 from flows.board import Board, artifact_key
-from flows.link import CHECKPOINTED, open_link
+from flows.link import CHECKPOINTED, current_flow_run, open_link
 from flows.pause import Stopped, Suspended
 from flows.plan import PlannedStage
 from flows.preview import preview
 from flows.session import Request, conduct, prepare, results
 from flows.stages import GatesRefused, Session, StageFailed, run_stage
-from flows.store import Artifact
+from flows.store import Artifact, Store
 
 PREPARED: ContextVar[Session | None] = ContextVar("prepared", default=None)
 """A session that the calling process has prepared already (`derive math`); a served run prepares its own."""
@@ -112,6 +112,7 @@ def derive(
         session = PREPARED.get()
         if session is None:
             _take_token()
+            handover.announce(Store(None), current_flow_run())
             session = prepare(asked)
         if mode == DRY_RUN:
             return _show_only(session, asked)

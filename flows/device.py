@@ -8,31 +8,49 @@ oldest ticket is served first. What the holder is doing stands in the slot.
     FOLDER/cuda-0.0                 the slot of the first GPU; cuda-0.1 is a second one, with DERIVE_SLOTS=2
     FOLDER/waiting/TIME-PROCESS     a ticket
 
-FOLDER is $DERIVE_DEVICES, else a folder per user below the machine's temporary one. GPUs count by CUDA_VISIBLE_DEVICES.
-A run on the CPU profile takes a slot only where DERIVE_SLOTS says how many there are, as `derive up` does.
+FOLDER is $DERIVE_DEVICES, else `derive-devices` in the first folder of `SHARED` that all users of the machine may write
+to, so that runs of different users, stores and environments see one another; its files belong to whoever came first and
+are open to all, and what a dead process left there counts as nothing, also where only its owner may remove it. What
+others wrote there is not trusted: no link is followed, no pipe waited for, and only names of tickets are removed. GPUs
+count by CUDA_VISIBLE_DEVICES. A run on the CPU profile takes a slot only where DERIVE_SLOTS says how many there are, as
+`derive up` does.
 
-Not covered: other users, containers that do not share the folder, other machines (whose devices are others).
+Not covered: containers that do not share the folder; other machines (whose devices are others); somebody who removes a
+slot's file while it is held, or takes slots for spite.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
-import tempfile
+import re
+import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import UserError, printable
 from configs.settings.machine import Machine
 
 SLOTS_VARIABLE = "DERIVE_SLOTS"
 FOLDER_VARIABLE = "DERIVE_DEVICES"
+SHARED = (Path("/run/lock"), Path("/dev/shm"), Path("/tmp"))
+"""Not TMPDIR, which is each environment's own, nor /run/user, which is each user's; the first two are empty after a
+start of the machine and never on a network. /dev/shm is second because logind may empty it when a user leaves."""
+FOLDER_NAME = "derive-devices"
+FORGOTTEN_S = 60.0
+"""Age of a ticket that was begun and never got its name."""
 WITHOUT_DEVICE = ("corpus", "release")
 """Kinds of stages that leave a GPU alone."""
 POLL_S = 0.5
+TICKET = re.compile(r"\.?[0-9]{20}-[0-9]+")
+"""Whatever else lies among the tickets is none, and stays."""
+LONGEST_TEXT = 65_536
+"""Bytes of a slot or ticket that are read."""
 
 
 def num_slots() -> int | None:
@@ -62,6 +80,25 @@ def devices_of(machine: Machine, kind: str) -> tuple[str, ...]:
     return tuple(f"cuda-{name}" for name in sorted(visible[:number]))
 
 
+def shared_folder() -> Path:
+    """Where every run of this machine looks for slots. Raises UserError where DERIVE_DEVICES has to name it."""
+    given = os.environ.get(FOLDER_VARIABLE)
+    if given:
+        return Path(given)
+    for parent in SHARED:
+        # By its mode, not by what this user may do: root and all others must come to the same folder.
+        if parent.is_dir() and stat.S_IMODE(parent.stat().st_mode) & 0o1002 == 0o1002 and not _is_read_only(parent):
+            return parent / FOLDER_NAME
+    raise UserError(
+        f"{FOLDER_VARIABLE}: none of {', '.join(map(str, SHARED))} is a folder that every user may write to, so runs "
+        "cannot see which devices are taken; name a folder that they share"
+    )
+
+
+def _is_read_only(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 class Turn:
     """The right to compute on some devices, all of them or none. Release it, always.
 
@@ -71,24 +108,29 @@ class Turn:
     """
 
     def __init__(self, names: Sequence[str], about: Mapping[str, Any]) -> None:
-        given = os.environ.get(FOLDER_VARIABLE)
-        self.folder = Path(given) if given else Path(tempfile.gettempdir()) / f"derive-devices-{os.getuid()}"
+        self.folder = shared_folder() if names else Path()
         self.names, self.num_slots, self.about = tuple(names), num_slots() or 1, dict(about)
         self.file_descriptors: list[int] = []
 
     def acquire(self, on_wait: Callable[[list[dict[str, Any]]], None]) -> None:
-        """Wait for the turn. `on_wait` is called every half second with those ahead: who computes, then who waits."""
+        """Wait for the turn. `on_wait` is called every half second with those ahead: who computes, then who waits.
+
+        Raises UserError where the slots cannot be looked at.
+        """
         if not self.names:
             return
         waiting = self.folder / "waiting"
-        waiting.mkdir(parents=True, exist_ok=True)
         ticket = waiting / f"{time.time_ns():020d}-{os.getpid()}"
-        descriptor = self._queue(ticket)
+        with self._or_told():
+            _open_to_all(self.folder)
+            _open_to_all(waiting)
+            descriptor = self._queue(ticket)
         try:
             while True:
-                ahead = self._ahead(ticket)
-                if not ahead and self._take():
-                    return
+                with self._or_told():
+                    ahead = self._ahead(ticket)
+                    if not ahead and self._take():
+                        return
                 on_wait([*self._holders(), *ahead])
                 time.sleep(POLL_S)
         finally:
@@ -107,26 +149,41 @@ class Turn:
     def __exit__(self, *_: object) -> None:
         self.release()
 
+    @contextlib.contextmanager
+    def _or_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.release()
+            raise UserError(
+                f"{FOLDER_VARIABLE}: {error.filename or self.folder} cannot be used ({error.strerror}), so it is not "
+                "known whether a device is taken; have its owner remove it, or name a folder that all runs share"
+            ) from error
+
     def _queue(self, ticket: Path) -> int:
         # Locked before it gets its name: a ticket that nobody holds is taken for a dead one's.
         begun = ticket.with_name(f".{ticket.name}")
-        descriptor = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.fchmod(descriptor, 0o644)  # whatever the umask; only now, lest another user holds the lock before
         os.write(descriptor, json.dumps({**self.about, "devices": self.names}).encode())
         begun.rename(ticket)
         return descriptor
 
     def _ahead(self, ticket: Path) -> list[dict[str, Any]]:
         """Older tickets for one of the same devices, oldest first; those of the dead are removed."""
+        for path in _tickets(ticket.parent, ".[0-9]*"):
+            if not _is_held(path) and _age_s(path) > FORGOTTEN_S:
+                _remove(path)
         found = []
-        for path in sorted(ticket.parent.glob("[0-9]*")):
+        for path in _tickets(ticket.parent, "[0-9]*"):
             if path.name >= ticket.name:
                 break
             if not _is_held(path):
-                path.unlink(missing_ok=True)
+                _remove(path)
                 continue
             about = _read(path)
-            if set(self.names) & set(about.get("devices", ())):
+            if set(self.names) & set(about.get("devices", [])):
                 found.append(about)
         return found
 
@@ -144,12 +201,15 @@ class Turn:
 
     def _slot_of(self, name: str) -> int | None:
         for number in range(self.num_slots):
-            descriptor = os.open(self.folder / f"{name}.{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            path = self.folder / f"{name}.{number}"
+            descriptor = _open_slot(path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return descriptor
-            except BlockingIOError:
-                os.close(descriptor)
+                if os.path.samestat(os.fstat(descriptor), os.lstat(path)):  # else it was removed in between
+                    return descriptor
+            except (BlockingIOError, FileNotFoundError):
+                pass
+            os.close(descriptor)
         return None
 
     def _holders(self) -> list[dict[str, Any]]:
@@ -158,9 +218,73 @@ class Turn:
         return list({about.get("run"): about for about in found}.values())
 
 
+def _open_to_all(folder: Path) -> None:
+    """Make a folder in which every user may make files, and remove only their own; as it is where it is there."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        if folder.is_symlink() or not folder.is_dir():
+            raise
+    else:
+        folder.chmod(0o1777)  # whatever the umask
+
+
+def _open_slot(path: Path) -> int:
+    """A slot's file, which any user may lock and write; never what a link points at."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        # Without O_CREAT, which the kernel refuses on another user's file (fs.protected_regular).
+        return _plain(os.open(path, flags), path)
+    except FileNotFoundError:
+        pass
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL)
+    except FileExistsError:  # somebody else made it just now
+        return _plain(os.open(path, flags), path)
+    os.fchmod(descriptor, 0o666)  # whatever the umask
+    return descriptor
+
+
+def _plain(descriptor: int, path: Path) -> int:
+    """The descriptor, if it is of a file of its own: a second name may be somebody's file that a slot would overwrite.
+
+    Raises OSError.
+    """
+    facts = os.fstat(descriptor)
+    if stat.S_ISREG(facts.st_mode) and facts.st_nlink < 2:
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "no plain file with one name", str(path))
+
+
+def _tickets(waiting: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in waiting.glob(pattern) if TICKET.fullmatch(path.name))
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # another user's stays, and counts as nothing
+        path.unlink()
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _opened(path: Path) -> int:
+    """A descriptor to look at a file of anybody's. Raises OSError, also where it is none: a pipe would keep us."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "no plain file", str(path))
+
+
 def _is_held(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = _opened(path)
     except OSError:
         return False
     try:
@@ -173,8 +297,20 @@ def _is_held(path: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """What a slot or ticket says, as far as it has the form that it should have: any user may have written it."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with open(_opened(path), "rb") as file:
+            value = json.loads(file.read(LONGEST_TEXT))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for name in ("run", "stage"):
+        if isinstance(value.get(name), str):
+            found[name] = printable(value[name])
+    if isinstance(value.get("folder"), str) and "\0" not in value["folder"]:
+        found["folder"] = value["folder"]
+    if isinstance(value.get("devices"), list):
+        found["devices"] = [one for one in value["devices"] if isinstance(one, str)]
+    return found

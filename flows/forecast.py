@@ -175,11 +175,17 @@ def _checks(made: Plan, shape: Shape | None, no_shape: str, found: Found | None)
 def _check_cards(made: Plan, store: Store) -> list[Check]:
     """What certifies the verifiers that reward; a stage that does not allow an uncertified one is refused."""
     from derivatives.planning.checks import Check, State
-    from flows.certified import allows, rewards_of, standing
+    from flows.certified import allows, missing_package, rewards_of, standing
     from verifiers.certify.card import labelled_sentence
 
     checks = []
     for planned in made.stages:
+        lacking = missing_package(planned.stage)
+        if lacking is not None:
+            checks.append(Check("judge", "refused", f"{planned.stage.id}: {lacking}"))
+        if isinstance(planned.stage, RlStage) and planned.stage.control is not None:
+            paid = f"{planned.stage.id}: a control, paid by {planned.stage.verifier}, which needs no card"
+            checks.append(Check("verifier", "ok", paid))
         for name in rewards_of(planned.stage) if isinstance(planned.stage, RlStage) else ():
             found = standing(name, store)
             if not found.problem and found.card is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.names import ROW_FILES, is_generated, is_path
+from configs.names import FIM, ROW_FILES, TWINS, is_generated, is_path
 from configs.schema import Stage
 from configs.settings.corpus import CorpusSource, CorpusStage
 from configs.settings.evaluation import EvaluateStage
@@ -59,6 +59,7 @@ def outside_data(stage: Stage) -> dict[str, Any]:
         drawn += [(f"decontaminate[{index}]", source, PROBLEMS) for index, source in enumerate(stage.decontaminate)]
     if isinstance(stage, EvaluateStage):
         drawn += [(f"tasks[{index}]", source, PROBLEMS) for index, source in enumerate(stage.tasks)]
+        drawn += [(f"kept_tasks[{index}]", source, PROBLEMS) for index, source in enumerate(stage.kept_tasks)]
         drawn += [(f"few_shot_tasks[{index}]", source, PROBLEMS) for index, source in enumerate(stage.few_shot_tasks)]
         drawn += [(f"heldout_text[{index}]", source, TEXT) for index, source in enumerate(stage.heldout_text)]
     if isinstance(stage, Supervised):
@@ -135,11 +136,13 @@ def _check_texts(row: dict[str, Any], names: tuple[str, ...], where: str) -> Non
 
 
 def _identity(name: str, split: str, keys: Keys, where: str) -> dict[str, Any]:
+    if name.startswith(f"{TWINS}/"):
+        return {**_identity(name.removeprefix(f"{TWINS}/"), split, keys, where), "name": name}
     if name.endswith(".jsonl"):
         if "\0" in name:
             raise UserError(f"{where}: {name!r} holds a null character; give the path of a JSONL file")
         return {"sha256": check_jsonl(Path(name).expanduser(), keys, where)}
-    if name == "python_packages" or is_path(name):
+    if name in ("python_packages", "package_readmes") or is_path(name):
         source = CorpusSource(name=name)
         sources.check(where.removesuffix(".name"), source, OUTPUT_OF[keys] if name.endswith(ROW_FILES) else "tokens")
         return sources.identity(source) if is_path(name) else {"name": name, **sources.identity(source)}
@@ -147,7 +150,7 @@ def _identity(name: str, split: str, keys: Keys, where: str) -> dict[str, Any]:
         return {"name": name, "reasoning_gym": _version("reasoning_gym")}
     if is_generated(name):  # made by this project, whose source is in the digest
         return {"name": name}
-    if name == "python_stdlib":
+    if name == "python_stdlib" or name.startswith(f"{FIM}/"):
         return {"name": name, "python": platform.python_version()}
     if name == "sympy_examples":
         return {"name": name, "sympy": _version("sympy")}

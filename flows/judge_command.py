@@ -86,6 +86,7 @@ LINES = """lines of IN.jsonl, with what each verifier reads (docs/verifiers/READ
   {"completion": "...", "tests": "assert f(1) == 2", "entry_point": "f"} code; also with calls, or cases
   {"completion": "...", "gold": "7", "metadata": {"family": "..."}}      puzzles, think_puzzles
   {"completion": "...", "instruction_id_list": [...], "kwargs": [...]}   instructions, instructions_loose
+  {"completion": "...", "verifier": "code", ...}                         think_own, counterpart: as for that one
   {"completion": "..."}                                                  format
 """
 

@@ -47,10 +47,14 @@ def pause(given: argparse.Namespace) -> int:
 
 def resume(given: argparse.Namespace) -> int:
     """`derive resume [RUN]`."""
+    from flows import server
+    from flows.doctor import recorded_server
     from flows.pause import resume_run
     from flows.store import Store
 
-    print(resume_run(Store(given.store or None), given.run_id))
+    store = Store(given.store or None)
+    serving = recorded_server(store.root / "prefect")
+    print(resume_run(store, given.run_id, serving if serving and server.healthy(serving) else None))
     return 0
 
 

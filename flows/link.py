@@ -2,10 +2,10 @@
 
 Prefect's own pause acts between tasks only, and fails a run that nobody resumes within five minutes. Here a thread
 reads the flow run's state every few seconds. A pause becomes the same file that `derive pause` makes
-(`flows/pause.py`); once the stage has stopped the state is `Checkpointed`, which never runs out. A run of a deployment
-then ends its process, so that it takes no place among the runs, and *Resume* starts another one, also after the machine
-was started anew; a run from a terminal waits where it is. A stage that waits for its devices makes the run's state
-`Waiting`.
+(`flows/pause.py`), and the state `Pausing`, which never runs out, and in which *Resume* and *Cancel* mean this process,
+not another one. Once the stage has stopped the state is `Checkpointed`. A run of a deployment then ends its process, so
+that it takes no place among the runs, and *Resume* starts another one, also after the machine was started anew; a run
+from a terminal waits where it is. A stage that waits for its devices makes the run's state `Waiting`.
 
 A run outlives its server. When the server is away at the end, the run waits for it (`FINISH_LIMIT_S`) so that its last
 state arrives; `derive up` sets true what did not (`flows/reconcile.py`). Every call may fail, and costs a state then.
@@ -13,15 +13,17 @@ state arrives; `derive up` sets true what did not (`flows/reconcile.py`). Every 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from configs.errors import UserError
-from flows import pause, runs
+from flows import pause
+from flows.handover import take_up
 from flows.outlive import outlive_readers
 from flows.pause import Stopped, Suspended
 from flows.server import healthy
@@ -32,7 +34,7 @@ LONGEST_POLL_S = 30.0
 REQUEST_LIMIT_S = 10.0
 SUSPEND_LIMIT_S = 30.0
 FINISH_LIMIT_S = 600.0
-CHECKPOINTED, WAITING = "Checkpointed", "Waiting"
+PAUSING, CHECKPOINTED, WAITING = "Pausing", "Checkpointed", "Waiting"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
@@ -61,13 +63,28 @@ def set_state(flow_run: str, kind: str, name: str, message: str, **details: Any)
     call("POST", f"/flow_runs/{flow_run}/set_state", {"state": state, "force": True})
 
 
-def resume(flow_run: Mapping[str, Any]) -> None:
-    """Let a suspended flow run go on. Raises UserError where its server does not do it."""
-    url = str(flow_run["api"])
-    os.environ.setdefault("PREFECT_API_URL", url)
+def resume(flow_run: Mapping[str, Any], serving: str | None = None) -> None:
+    """Let a suspended flow run go on.
+
+    Args:
+        flow_run: As the run's record has it.
+        serving: URL of the server that runs on the run's store; PREFECT_API_URL goes before it.
+
+    Raises:
+        UserError: The server does not do it, does not know the flow run, or does not answer.
+    """
+    began_on = str(flow_run["api"])
+    url = os.environ.get("PREFECT_API_URL") or serving or began_on
+    os.environ["PREFECT_API_URL"] = url
+    named = "PREFECT_API_URL names" if url not in (serving, began_on) else "that is asked is"
     try:
         answer = call("POST", f"/flow_runs/{flow_run['id']}/resume", {})
     except Exception as error:
+        if getattr(getattr(error, "response", None), "status_code", None) == 404:
+            raise UserError(f"RUN: the Prefect server {named} {url}, which does not know this run; it began on "
+                            f"{began_on}. Start the server with that one's database, or name it in PREFECT_API_URL, "
+                            "then resume again; or run the same command again, which goes on without it") \
+                from error  # fmt: skip
         raise UserError(f"RUN: its Prefect server at {url} does not answer ({type(error).__name__}); start it with "
                         "`derive up`, then resume again") from error  # fmt: skip
     if answer["status"] != "ACCEPT":
@@ -75,18 +92,44 @@ def resume(flow_run: Mapping[str, Any]) -> None:
                         "page")  # fmt: skip
 
 
+def current_flow_run() -> str | None:
+    """Id of the flow run that this code is part of; None without one, or without a server."""
+    from prefect.context import FlowRunContext
+
+    flow_run = getattr(FlowRunContext.get(), "flow_run", None)
+    return None if flow_run is None or "PREFECT_API_URL" not in os.environ else str(flow_run.id)
+
+
 def open_link(session: Session) -> Link | None:
     """The link of the flow run that is current here; goes on with the record of its earlier process. None without."""
     from prefect.context import FlowRunContext
 
-    flow_run = getattr(FlowRunContext.get(), "flow_run", None)
-    url = os.environ.get("PREFECT_API_URL")
-    if flow_run is None or url is None:
+    own = current_flow_run()
+    if own is None:
         return None
-    take_up(session, str(flow_run.id))
-    if flow_run.deployment_id is not None:
+
+    def say(text: str) -> None:
+        with contextlib.suppress(Exception):
+            set_state(own, "RUNNING", WAITING if text else "Running", text)
+
+    take_up(session, own, say)
+    context = FlowRunContext.get()
+    _disregard_suspensions(getattr(context, "flow_run_suspension_request", None))
+    has_deployment = context is not None and getattr(context.flow_run, "deployment_id", None) is not None
+    if has_deployment:
         outlive_readers()
-    return Link(session, str(flow_run.id), flow_run.deployment_id is not None, url)
+    return Link(session, own, has_deployment, os.environ["PREFECT_API_URL"])
+
+
+def _disregard_suspensions(request: Any) -> None:
+    """Keep Prefect's own observer out of it: what it has once seen suspended, it ends at the next edge of a task.
+
+    It does so also where the run was resumed since, and then for good: no task is a task any more, and a run that has
+    completed is shown as paused. The link sees to pauses.
+    """
+    if request is not None:
+        request.mark_requested = lambda state: None
+        request._suspended_state = None
 
 
 class Link:
@@ -102,6 +145,8 @@ class Link:
         """Held while the thread looks and answers, so that it says nothing that a pause has overtaken."""
         self._seen: set[str] = set()
         """Ids of paused states that were dealt with."""
+        self._paused_there = False
+        """Whether the pause that is asked for comes from the UI, so that it ends when the state is none any more."""
         self._closing, self._changed = threading.Event(), threading.Event()
         self._shown = ""
         session.record["flow_run"] = {"id": flow_run, "api": url, "has_deployment": has_deployment}
@@ -112,9 +157,13 @@ class Link:
 
     def hold(self, session: Session, stopped: Stopped) -> None:
         """A paused run's wait. Raises Suspended where another process will go on with it."""
-        if not pause.asked(session):
-            return  # resumed before the stage had stopped
         with self._lock:
+            if pause.has_successor(session):
+                self._leave(stopped, {"type": "RUNNING", "name": "Running", "message": "another process goes on"})
+            self._quietly(self._look)  # whether it was resumed since
+            if not pause.asked(session):
+                self._quietly(self._show_running)
+                return
             self._holding, self._confirmed = True, False
         if self.has_deployment:
             self._suspend(stopped, SUSPEND_LIMIT_S)
@@ -127,6 +176,8 @@ class Link:
             if time.monotonic() < next_look:
                 return
             next_look = time.monotonic() + POLL_S
+            if pause.has_successor(session):
+                self._leave(stopped, {"type": "RUNNING", "name": "Running", "message": "another process goes on"})
             if self.has_deployment:  # the server was away: there is no telling a resumed run from a running one
                 self._suspend(stopped, 0.0)
             else:
@@ -171,6 +222,8 @@ class Link:
         while True:
             try:
                 self._show_pause(stopped, True)
+                if not pause.asked(self.session):
+                    return
                 state = read_state(self.flow_run)
             except Exception:
                 self.was_away = True
@@ -183,13 +236,23 @@ class Link:
             if state["type"] == "RUNNING" and time.monotonic() < deadline:  # the pause was not taken
                 time.sleep(0.2)
                 continue
-            record = self.session.record
+            self._leave(stopped, state)
+
+    def _leave(self, stopped: Stopped, state: Mapping[str, Any]) -> NoReturn:
+        """End this process's part in the run: it is cancelled, or another process goes on. Raises Suspended."""
+        record = self.session.record
+        if state["type"] == "CANCELLED":  # at once, as Prefect does it with what it takes for suspended
+            record.update(status="cancelled", error="cancelled")
+        else:
             record.update(status="paused", paused=pause.described(stopped, in_place=False))
-            pause.withdraw(self.session.store, record["id"])
-            raise Suspended(state)
+        pause.withdraw(self.session.store, record["id"])
+        raise Suspended(state)
 
     def _show_pause(self, stopped: Stopped, in_new_process: bool) -> None:
         state = read_state(self.flow_run)
+        self._end_if_resumed(state["type"])
+        if not pause.asked(self.session):
+            return
         if state["type"] in ("RUNNING", "PAUSED"):  # else it was resumed or cancelled meanwhile
             message = f"{str(stopped)[0].upper()}{str(stopped)[1:]}; Resume goes on from there"
             set_state(self.flow_run, "PAUSED", CHECKPOINTED, message, pause_reschedule=in_new_process)
@@ -235,20 +298,48 @@ class Link:
                 self._look()
 
     def _look(self) -> None:
+        if pause.has_successor(self.session):
+            return  # it speaks for the run now
         state = read_state(self.flow_run)
-        kind, asks = state.get("type"), (state.get("state_details") or {}).get("run_input_keyset")
-        if kind == "PAUSED" and not asks and state["id"] not in self._seen and not self._holding:
-            self._seen.add(state["id"])
-            pause.ask(self.session.store, self.session.record["id"])
+        kind = state.get("type")
+        self._end_if_resumed(kind)
+        if kind == "PAUSED":
+            self._look_at_pause(state)
         elif kind == "CANCELLING" and not self.has_deployment:  # no runner of Prefect's ends this process
             os.kill(os.getpid(), signal.SIGTERM)
             self._closing.set()
-        elif kind == "CRASHED":  # by the automation of `flows/up.py`, when a server comes back and missed heartbeats
+        elif kind in ("CRASHED", "SCHEDULED"):
+            # By the automation of `flows/up.py`, when a server comes back and missed heartbeats; or resumed before the
+            # pause was seen here, which would start another process beside this one.
             set_state(self.flow_run, "RUNNING", "Running", "its process is alive")
-        elif kind == "RUNNING" and self.session.waiting != self._shown:
+        elif kind == "RUNNING" and self.session.waiting != self._shown and not self.session.asks:
             text = self.session.waiting
             set_state(self.flow_run, "RUNNING", WAITING if text else "Running", text)
             self._shown = text
+
+    def _end_if_resumed(self, kind: str | None) -> None:
+        """Let the run go on where it was resumed in the UI before its stage had stopped."""
+        if self._paused_there and kind in ("RUNNING", "SCHEDULED"):
+            self._paused_there = False
+            pause.withdraw(self.session.store, self.session.record["id"])
+
+    def _look_at_pause(self, state: Mapping[str, Any]) -> None:
+        """A pause while the run goes on: new, or one that is over here."""
+        if (state.get("state_details") or {}).get("run_input_keyset"):
+            return  # of `flows/approval.py`, which waits for it
+        store, run_id = self.session.store, self.session.record["id"]
+        if state["name"] in (PAUSING, CHECKPOINTED):
+            if not pause.asked(self.session):  # `derive resume`, or its word got lost
+                self._paused_there = False
+                set_state(self.flow_run, "RUNNING", "Running", "")
+            return
+        if state["id"] not in self._seen:
+            self._seen.add(state["id"])
+            pause.ask(store, run_id)
+            self._paused_there = True
+        # The UI's own has a limit, after which Prefect fails the run, also while its stage writes a checkpoint.
+        message = "its stage stops at a checkpoint; Resume goes on, now or then"
+        set_state(self.flow_run, "PAUSED", PAUSING, message, pause_reschedule=False)
 
 
 def _end_heartbeats() -> None:
@@ -260,25 +351,39 @@ def _end_heartbeats() -> None:
         flow_run.state = Cancelled()  # only here in the process; Prefect's thread ends with a final state
 
 
-def settle_tasks(flow_run: str, record: Mapping[str, Any]) -> None:
-    """Give task runs that seem to be running, of a run that is not, the state that the run's record has for them."""
-    wanted = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+def settle_tasks(flow_run: str, record: Mapping[str, Any]) -> int:
+    """Give task runs that seem to go on, of a run that does not, the state that the run's record has for them.
+
+    Returns how many there were.
+    """
     entries = {entry["id"]: entry for entry in record["stages"]}
-    for found in call("POST", "/task_runs/filter", wanted):
-        entry = entries.get(found["name"], {})
-        kind, name = {"completed": ("COMPLETED", "Completed"), "failed": ("FAILED", "Failed")}.get(
-            entry.get("status", ""), ("CANCELLED", CHECKPOINTED)
-        )
-        message = f"{str(entry.get('digest', ''))[:12]}; told after Prefect's server was back"
-        body = {"state": {"type": kind, "name": name, "message": message}, "force": True}
-        call("POST", f"/task_runs/{found['id']}/set_state", body)
+    # The record of a process that was killed knows nothing of the stage that it was at.
+    killed: dict[str, Any] = {"status": "running"}
+    unknown = killed if record["status"] in ("running", "interrupted") else {}
+    tasks = call("POST", "/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
+    newest = {task["name"]: task["id"] for task in sorted(tasks, key=lambda task: str(task["created"]))}
+    unfinished = [task for task in tasks if task["state_type"] not in ENDED]
+    for task in unfinished:
+        entry = entries.get(task["name"], unknown) if newest[task["name"]] == task["id"] else killed
+        state = {**_state_of(entry), "state_details": {}}
+        call("POST", f"/task_runs/{task['id']}/set_state", {"state": state, "force": True})
+    return len(unfinished)
 
 
-def take_up(session: Session, flow_run: str) -> None:
-    """Go on with the record of this flow run's earlier process, if it had one: one run, one record."""
-    for record in reversed(runs.all_runs(session.store)):
-        if (record.get("flow_run") or {}).get("id") == flow_run and record["status"] != "running":
-            session.record.update(id=record["id"], created=record["created"])
-            session.record["processes"] = record.get("processes", 1) + 1
-            pause.withdraw(session.store, record["id"])
-            return
+def _state_of(entry: Mapping[str, Any]) -> dict[str, str]:
+    """A stage's state by its part of the run's record, with the names that `flows/derive.py` gives."""
+    status, digest = entry.get("status"), str(entry.get("digest", ""))[:12]
+    if status == "completed":
+        name = "Reused" if entry.get("reused") else "Completed"
+        return {"type": "COMPLETED", "name": name, "message": f"{digest}; told by the run's record"}
+    if status == "failed":
+        is_refused = entry.get("kind") == "release" and (entry.get("metrics") or {}).get("released") is False
+        name = "GateFailed" if is_refused else "Failed"
+        return {"type": "FAILED", "name": name, "message": "its stage.log says why; told by the run's record"}
+    if status == "running":
+        message = "its process is gone; a retry goes on from its last checkpoint"
+        return {"type": "CRASHED", "name": "Crashed", "message": message}
+    step = entry.get("checkpoint")
+    if step is None:
+        return {"type": "CANCELLED", "name": "Cancelled", "message": "ended without a checkpoint; it begins again"}
+    return {"type": "CANCELLED", "name": CHECKPOINTED, "message": f"step {step}; it goes on from there"}

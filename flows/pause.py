@@ -8,6 +8,7 @@ has kept. Then the run waits in its process, which holds no device, until the fi
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -55,9 +56,9 @@ def path_of(store: Store, run_id: str) -> Path:
     return store.root / "runs" / run_id / FILE
 
 
-def ask(store: Store, run_id: str) -> None:
-    """Ask a run to pause."""
-    write_json_atomic(path_of(store, run_id), {"asked": time.time()})
+def ask(store: Store, run_id: str, successor: Mapping[str, Any] | None = None) -> None:
+    """Ask a run to pause. `successor` names the process that is to go on with it (`flows/handover.py`)."""
+    write_json_atomic(path_of(store, run_id), {"asked": time.time(), "successor": successor})
 
 
 def withdraw(store: Store, run_id: str) -> None:
@@ -71,6 +72,15 @@ def asked(session: Session) -> bool:
         return path_of(session.store, session.record["id"]).exists()
     except OSError:  # a file system that is away for a moment
         return False
+
+
+def has_successor(session: Session) -> bool:
+    """Whether this run is to pause because another process, which is there already, goes on with it."""
+    try:
+        asked_by = json.loads(path_of(session.store, session.record["id"]).read_text(encoding="utf-8"))["successor"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(asked_by) and runs.lives(asked_by)
 
 
 def newest_step(folder: Path) -> int | None:
@@ -108,8 +118,11 @@ def pause_run(store: Store, run_id: str | None) -> str:
     return f"{record['id']} stops at its next checkpoint; `derive resume {record['id']}` goes on from there"
 
 
-def resume_run(store: Store, run_id: str | None) -> str:
-    """`derive resume`: the sentence to print. Raises UserError where there is nothing to go on with."""
+def resume_run(store: Store, run_id: str | None, serving: str | None = None) -> str:
+    """`derive resume`: the sentence to print. `serving` is the URL of the Prefect server on this store, if one runs.
+
+    Raises UserError where there is nothing to go on with.
+    """
     record = runs.find_run(store, run_id)
     waits = path_of(store, record["id"]).exists()
     if record["status"] not in ("paused", "running") or (record["status"] == "running" and not waits):
@@ -119,5 +132,5 @@ def resume_run(store: Store, run_id: str | None) -> str:
     if record["status"] == "paused" and not record["paused"]["in_place"]:
         from flows.link import resume
 
-        resume(record["flow_run"])
+        resume(record["flow_run"], serving)
     return f"{record['id']} goes on"

@@ -228,18 +228,20 @@ def verifiers_of(stage: Stage) -> list[str]:
         second = [stage.audit.verifier] if stage.audit is not None else []
         return [stage.verifier, *(reward.verifier for reward in stage.more_rewards), *second]
     if isinstance(stage, EvaluateStage):
-        if stage.judge is not None:
-            return [stage.judge, *([stage.audit] if stage.audit is not None else [])]
-        return _task_verifiers(stage)
+        named = [name for name in (stage.judge, stage.audit) if name is not None]
+        own = _task_verifiers(stage) if stage.judge is None or stage.kept_tasks else []
+        return list(dict.fromkeys([*named, *own]))
     return []
 
 
 def _task_verifiers(stage: EvaluateStage) -> list[str]:
-    """Those that the task sets may bring: the built-in ones, and what lines of the user's own files name."""
+    """Those that the task sets may bring: the built-in ones, and what sources and lines of the user's own files name.
+    """
     from verifiers.registry import BUILT_IN, names
 
-    own: set[str] = set()
-    for path in (Path(source.name).expanduser() for source in stage.tasks if source.name.endswith(".jsonl")):
+    sources = [*(stage.tasks if stage.judge is None else ()), *stage.kept_tasks]
+    own = {source.verifier for source in sources if source.verifier is not None}
+    for path in (Path(source.name).expanduser() for source in sources if source.name.endswith(".jsonl")):
         try:
             with path.open(encoding="utf-8") as file:
                 rows = (json.loads(line) for line in file if '"verifier"' in line)

@@ -211,6 +211,14 @@ def evaluation_section(stage: Stage, released: str) -> dict[str, Any]:
         "sampled": next(
             (row["pass@k"]["k"] for name in models if (row := results["models"][name]).get("pass@k")), None
         ),
+        "voted": any(results["models"][name].get("maj@k") for name in models),
+        "kept": sorted({task for name in models for task in results["models"][name].get("kept") or {}}),
+        "budgets": any(results["models"][name].get("budgets") for name in models),
+        "flagged": [
+            task for task, row in (results["models"][models[0]].get("by_task") or {}).items()
+            if isinstance(row, dict) and (row.get("contamination") or {}).get("flag")
+        ],
+        "gains": gains,
         "tasks": tasks,
         "overlap": results.get("overlap") or {},
         "judge": results.get("judge") or "each task's own",

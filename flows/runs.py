@@ -49,7 +49,7 @@ def new_record(recipe: Recipe, overrides: list[str], machine: str) -> dict[str, 
         "metrics": {},
         "error": None,
         "report": None,
-        "process": {"host": socket.gethostname(), "pid": os.getpid(), "started": process_start(os.getpid())},
+        "process": this_process(),
     }
 
 
@@ -130,20 +130,33 @@ def summarise(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def process_start(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; tells it from a later process with the same number."""
+    """When a process started, in clock ticks since boot; tells it from a later process with the same number.
+
+    None where there is none, or it has ended and only its parent does not know yet.
+    """
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def this_process() -> dict[str, Any]:
+    """What names this process, here and for as long as the machine is up."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": process_start(os.getpid())}
+
+
+def lives(process: dict[str, Any]) -> bool:
+    """Whether a process of this machine, as `this_process` named it, has not ended."""
+    started = process_start(process.get("pid", 0))
+    return started is not None and started == process.get("started")
 
 
 def _with_true_status(record: dict[str, Any]) -> dict[str, Any]:
     process = record.get("process") or {}
     is_here = record["status"] == "running" or (record["status"] == "paused" and record["paused"]["in_place"])
-    if is_here and process.get("host") == socket.gethostname():
-        started = process_start(process.get("pid", 0))
-        if started is None or started != process.get("started"):
-            return {**record, "status": "interrupted"}
+    if is_here and process.get("host") == socket.gethostname() and not lives(process):
+        return {**record, "status": "interrupted"}
     return record
 
 

@@ -93,7 +93,9 @@ class Session:
     prefect_alive: Callable[[], bool] = lambda: True
     failure: BaseException | None = None
     waiting: str = ""
-    """What the run waits for, while it does: who has the devices."""
+    """What the run waits for, while it does: who has the devices, or a person's answer."""
+    asks: bool = False
+    """Whether that is an answer, for which Prefect has a state of its own."""
     on_waiting: Callable[[str], None] = lambda text: None
     """Called when that changes."""
     hold: Callable[[Session, Stopped], None] = pause.wait_here
@@ -206,6 +208,7 @@ def lineage(session: Session) -> dict[str, Any]:
     return {
         "run": session.record["id"],
         "recipe": session.plan.recipe.name,
+        "controls": [one.model_dump(mode="json") for one in session.plan.recipe.controls],
         "seed": session.plan.recipe.seed,
         "overrides": session.record["overrides"],
         "command": session.record.get("command"),
@@ -407,8 +410,11 @@ def _read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def _told(folder: Path, code: int) -> tuple[int, str | None]:
-    """The exit code, with the message where a rank left them because its launcher ends with 1 whatever happened."""
-    if code != 1:
+    """The exit code, with the message where a rank left them because its launcher ends with 1 whatever happened.
+
+    A launcher that is stopped just then ends like one whose ranks had nothing to say.
+    """
+    if code not in (1, STOPPED_EXIT):
         return code, None
     try:
         failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))

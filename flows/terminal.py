@@ -192,7 +192,9 @@ def result_table(results: Mapping[str, Any]) -> Table:
     """Base against derivatives: pass@1, gain, pass@k, with intervals, and the floor of a constant answer."""
     level = f"{results.get('confidence', 0.95):.0%}"
     table = Table(title=f"Held-out problems, {level} intervals", title_justify="left")
-    for heading in ("model", "pass@1", "gain over the first", "pass@k", "no verdict"):
+    asked = {name for one in results.get("models", {}).values() for name in one}
+    more = [heading for name, heading in (("maj@k", "maj@k"), ("kept_all", "kept")) if name in asked]
+    for heading in ("model", "pass@1", "gain over the first", "pass@k", *more, "no verdict"):
         table.add_column(heading)
     gains = results.get("gains", {})
     for name, facts in results.get("models", {}).items():
@@ -200,7 +202,10 @@ def result_table(results: Mapping[str, Any]) -> Table:
         gain = interval((gains.get(name) or {}).get("pass@1"), sign=True)
         label = interval(many) + (f" (k = {many['k']})" if many else "")
         missing = f"{once.get('no_verdict', 0)} of {once.get('total', 0)}"
-        table.add_row(escape(name), interval(once), gain, label, missing)
+        kept = (gains.get(name) or {}).get("kept")
+        kept_shown = interval(kept or facts.get("kept_all"), sign=bool(kept))
+        cells = {"maj@k": interval(facts.get("maj@k")), "kept": kept_shown}
+        table.add_row(escape(name), interval(once), gain, label, *(cells[one] for one in more), missing)
     floor = results.get("floor") or {}
     reasons = [best["reason"] for best in (floor.get("best_constant") or {}).values() if best.get("reason")]
     if floor.get("value") is not None:

@@ -36,7 +36,7 @@ ENDINGS = (
 """Names of states after which no heartbeat comes."""
 WAITING_ROOM = 16
 """Runs beyond those that may compute, each a process that waits for its device and says behind whom."""
-LOOK_EVERY_S = 60.0
+LOOK_EVERY_S, LOOK_AGAIN_S = 60.0, 10.0
 RESTART_DELAY_S = 2.0
 INSTALL_ATTEMPTS, INSTALL_PAUSE_S = 20, 3.0
 
@@ -51,20 +51,22 @@ def keep_states_true(store: Store) -> None:
     """Look now and every minute, in a thread of this process, whether Prefect shows runs as they are."""
     from flows.reconcile import reconcile
 
-    settled: set[str] = set()
+    settled: dict[str, int] = {}
 
     def work() -> None:
         told = ""
         while True:
+            pause_s = LOOK_EVERY_S
             try:
                 for said in reconcile(store, settled):
                     print(said, flush=True)
                 told = ""
             except Exception as error:  # the server is away, or of another version
+                pause_s = LOOK_AGAIN_S
                 if type(error).__name__ != told:
                     told = type(error).__name__
                     print(f"note: states were not compared with the store: {told}: {str(error)[:200]}", flush=True)
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(pause_s)
 
     threading.Thread(target=work, daemon=True, name="reconcile").start()
 

@@ -4,7 +4,8 @@
     {"completion": "\\\\boxed{247}", "answer": "3", "expect": "incorrect", "why": "odd"}
 
 `expect` is `correct` (gold) or `incorrect` (a near miss); `prompt`, `metadata` (an object) and `why` may be left out,
-and so may `answer` where only a rule judges. They are kept beside the verifier's module, as `cases/NAME.jsonl` or,
+and so may `answer` where only a rule judges. `verifier` is what the task names as its own (`math` unless given): some
+verifiers go by it. They are kept beside the verifier's module, as `cases/NAME.jsonl` or,
 where a package has one verifier, as `cases.jsonl`; a repaired disagreement is appended there.
 
 What this does not do: it judges nothing. See `derive verifiers certify`.
@@ -21,7 +22,9 @@ from configs.errors import UserError, is_unicode
 from verifiers import registry
 from verifiers.api import Outcome, Task
 
-KEYS = ("completion", "answer", "expect", "prompt", "metadata", "why")
+KEYS = ("completion", "answer", "expect", "prompt", "metadata", "verifier", "why")
+VERIFIER = "math"
+"""What a task names as its own verifier where nothing is said, as in `Task`."""
 EXPECTED = (Outcome.CORRECT, Outcome.INCORRECT)
 """No verdict cannot be expected: no completion may cause one."""
 
@@ -45,7 +48,8 @@ class Case:
     def as_dict(self) -> dict[str, Any]:
         """The case as a line of its file; what is empty is left out, but for the answer."""
         line = {"completion": self.completion, "answer": self.task.answer, "expect": self.expect.value}
-        more = {"prompt": self.task.prompt, "metadata": dict(self.task.metadata), "why": self.why}
+        own = self.task.verifier if self.task.verifier != VERIFIER else ""
+        more = {"prompt": self.task.prompt, "metadata": dict(self.task.metadata), "verifier": own, "why": self.why}
         return {**line, **{key: value for key, value in more.items() if value}}
 
 
@@ -114,7 +118,7 @@ def append_case(path: Path, case: Case) -> bool:
 
 def _key(case: Case) -> str:
     task = case.task
-    return json.dumps([case.completion, task.answer, task.prompt, dict(task.metadata)], sort_keys=True)
+    return json.dumps([case.completion, task.answer, task.prompt, dict(task.metadata), task.verifier], sort_keys=True)
 
 
 def _case(line: bytes, where: str, name: str) -> Case:
@@ -133,7 +137,7 @@ def _case(line: bytes, where: str, name: str) -> Case:
         raise UserError(f"{where}: {unknown[0]!r} is no key of a case; allowed: {', '.join(KEYS)}; what else the "
                         "verifier reads belongs into metadata")
     for key, kind, empty in (("completion", str, None), ("expect", str, None), ("answer", str, ""), ("prompt", str, ""),
-                             ("metadata", dict, {}), ("why", str, "")):  # fmt: skip
+                             ("metadata", dict, {}), ("verifier", str, VERIFIER), ("why", str, "")):  # fmt: skip
         value = given.setdefault(key, empty)
         if not isinstance(value, kind):
             shown = "missing" if value is None else json.dumps(value)[:60]
@@ -141,7 +145,7 @@ def _case(line: bytes, where: str, name: str) -> Case:
             raise UserError(f"{where}: {key}: {shown}; allowed: {needed}")
     if given["expect"] not in EXPECTED:
         raise UserError(f"{where}: expect: {given['expect']!r}; allowed: correct, incorrect")
-    task = Task(name, given["prompt"], given["answer"], metadata=given["metadata"])
+    task = Task(name, given["prompt"], given["answer"], given["verifier"], given["metadata"])
     return Case(task, given["completion"], Outcome(given["expect"]), given["why"])
 
 

@@ -2,9 +2,10 @@
 
 A task of kind `calls` may hold `hidden_calls` beside its `calls`. The verifier `code`, which gives the reward, runs
 `calls` alone; this one runs both, and so judges by values that no training stage was paid for: a program that knows the
-rewarded calls by heart fails here. A task without hidden calls gets no verdict.
+rewarded calls by heart fails here. A benchmark whose tests no stage rewards marks them hidden as a whole
+(`hidden_tests: true`), and is judged by all of them. Any other task without hidden calls gets no verdict.
 
-What this does not do: tests of the kinds `stdio` and `script` have no hidden part.
+What this does not do: of tests of the kinds `stdio` and `script` no part alone can be hidden.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from verifiers.api import Task, Verdict, no_verdict
 from verifiers.code import CodeVerifier
 
 HIDDEN = "hidden_calls"
+ALL_HIDDEN = "hidden_tests"
 
 
 class CodeHiddenVerifier(CodeVerifier):
@@ -24,6 +26,8 @@ class CodeHiddenVerifier(CodeVerifier):
 
     def judge(self, task: Task, completion: str) -> Verdict:
         """Judge one completion by all calls."""
+        if task.metadata.get(ALL_HIDDEN) is True:
+            return super().judge(task, completion)
         shown, hidden = task.metadata.get("calls"), task.metadata.get(HIDDEN)
         if not isinstance(shown, list) or not isinstance(hidden, list) or not hidden:
             return no_verdict(f"gold_unreadable: {HIDDEN}: missing or empty; allowed: a list of calls")

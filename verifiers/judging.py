@@ -42,10 +42,14 @@ from verifiers.api import Outcome, Task, Verdict
 from verifiers.pool import VerifierPool
 
 _VERDICT_KEYS = ("outcome", "score", "extracted", "reason", "seconds")
-_OWN_KEYS = frozenset(("completion", "gold", "answer", "id", "verifier", "metadata", "source", *_VERDICT_KEYS))
+_OWN_KEYS = frozenset(
+    ("completion", "gold", "answer", "id", "verifier", "task_verifier", "metadata", "source", *_VERDICT_KEYS)
+)
 _NEED_GOLD = frozenset(("math", "choice", "exact", "table", "think_math"))
 _NEED_FAMILY = frozenset(("puzzles", "think_puzzles"))
 _NEED_TESTS = frozenset(("code", "code_hidden"))
+_BY_TASK = frozenset(("think_own", "counterpart"))
+"""They go by the verifier that a task names: a line's `task_verifier`, else its `verifier`, else `math`."""
 _NEED_INSTRUCTIONS = frozenset(("instructions", "instructions_loose"))
 _ASKED = {"choice": ("prompt", "question")}
 """Keys of the problem's text, best first, where it is not the question."""
@@ -226,7 +230,8 @@ def as_task(row: Mapping[str, Any], where: str, verifier: str) -> tuple[Task, st
         metadata.setdefault("family", metadata["source_dataset"])
     _check_needs(verifier, gold or answer, metadata, where, _instead(row))
     name = str(given.get("id", where))
-    task = Task(name, prompt, gold or answer, verifier, metadata, str(given.get("source", "")))
+    own = str(given.get("task_verifier") or given.get("verifier") or "math") if verifier in _BY_TASK else verifier
+    task = Task(name, prompt, gold or answer, own, metadata, str(given.get("source", "")))
     return task, given["completion"]
 
 

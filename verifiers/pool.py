@@ -107,14 +107,19 @@ class VerifierPool:
     ) -> None:
         self.close()
 
-    def submit(self, task: Task, completion: str) -> Future[Verdict]:
+    def submit(self, task: Task, completion: str, verifier: str | None = None) -> Future[Verdict]:
         """Start judging; the future gives the verdict.
+
+        Args:
+            task: The problem.
+            completion: What is judged.
+            verifier: Judges it, whatever the task names; None takes the pool's, else the task's own.
 
         Raises:
             UserError: for an unknown verifier, or metadata that are not JSON.
             TooManyNoVerdicts: if more verdicts are missing than may be; a waiting future raises it too.
         """
-        job = self._job(task, completion)
+        job = self._job(task, completion, verifier)
         self._put([job])
         return job.future
 
@@ -204,8 +209,8 @@ class VerifierPool:
     def _room(self) -> int:
         return 4 * MAX_CHUNK * self.num_workers
 
-    def _job(self, task: Task, completion: str) -> Job:
-        name = self.verifier or task.verifier
+    def _job(self, task: Task, completion: str, verifier: str | None = None) -> Job:
+        name = verifier or self.verifier or task.verifier
         self._check_name(name)
         try:
             request = json.dumps({"verifier": name, "task": _as_dict(task), "completion": completion})

@@ -47,15 +47,26 @@ BUILT_IN = {
     "choice": "verifiers.choice:ChoiceVerifier",
     "code": "verifiers.code:CodeVerifier",
     "code_hidden": "verifiers.code_hidden:CodeHiddenVerifier",
+    "counterpart": "verifiers.counterpart:counterpart",
     "exact": "verifiers.exact:ExactVerifier",
+    "fim": "verifiers.fim:FimVerifier",
     "instructions": "verifiers.instructions:StrictInstructions",
     "instructions_loose": "verifiers.instructions:LooseInstructions",
     "json_schema": "verifiers.json_schema:JsonSchemaVerifier",
     "puzzles": "verifiers.puzzles:PuzzleVerifier",
     "table": "verifiers.table:TableVerifier",
     "think_math": "verifiers.think_math:think_math",
+    "think_own": "verifiers.think_own:think_own",
     "think_puzzles": "verifiers.think_puzzles:think_puzzles",
 }
+OPTIONAL = {"math_verify": "verifiers.math_verify:MathVerifyVerifier"}
+"""Built in as well, but of no use without a package of an extra, so without a card: judges, no rewards."""
+CONTROLS = {
+    "control_random": "verifiers.control_arms:Coin",
+    "control_box": "verifiers.control_arms:Box",
+    "control_program": "verifiers.control_arms:Program",
+}
+"""Rewards of control arms, which know no right answer: found by name, and in no list."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class Target:
 
 def names() -> list[str]:
     """Names of all verifiers that are built in or installed, sorted; whether each can be loaded is not asked."""
-    return sorted(_targets())
+    return sorted(name for name in _targets() if name not in CONTROLS)
 
 
 def check_name(name: str) -> None:
@@ -119,9 +130,9 @@ def target_of(name: str) -> Target:
     """Where a verifier comes from. Raises UserError when there is none, or more than one. Imports nothing."""
     targets = _targets()
     if name not in targets:
-        near = difflib.get_close_matches(name, targets, 1)
+        near = difflib.get_close_matches(name, names(), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"verifier: {name!r} is not known; allowed: {', '.join(sorted(targets))}{hint}")
+        raise UserError(f"verifier: {name!r} is not known; allowed: {', '.join(names())}{hint}")
     first, *others = targets[name]
     if not _NAME.fullmatch(name):  # files are named by it
         raise UserError(f"verifier: {name!r} ({first.origin}) is no name; allowed: letters, digits, _, - and .; rename "
@@ -242,7 +253,8 @@ def module_file(module_name: str) -> Path | None:
 
 def _targets() -> dict[str, list[Target]]:
     """Each name's targets, of which there should be one."""
-    targets = {name: [Target(name, value)] for name, value in BUILT_IN.items()}
+    ours = {**BUILT_IN, **OPTIONAL, **CONTROLS}
+    targets = {name: [Target(name, value)] for name, value in ours.items()}
     for point in entry_points(group=GROUP):
         known = targets.setdefault(point.name, [])
         if all(each.value != point.value for each in known):

@@ -23,7 +23,8 @@ class TaskSource(Frozen):
     """A draw of problems from a named task set (`verifiers/tasks`) or from the user's own JSONL."""
 
     name: str = Field(
-        description="Task set (`gsm8k`, `math500`, `asdiv`, `reasoning_gym/chain_sum`, `functions/lists`, ...) or a "
+        description="Task set (`gsm8k`, `math500`, `humaneval`, `reasoning_gym/chain_sum`, `functions/lists`, "
+        "`fim/python_stdlib`, ...), a suite of them (`suite/math`; configs/suites.yaml), or a "
         'path ending in .jsonl whose lines are {"prompt": ..., "answer": ...}.'
     )
     split: Literal["train", "heldout", "test", "all"] = Field(
@@ -40,6 +41,14 @@ class TaskSource(Frozen):
         "e.g. {max_terms: 3}. Unknown names are rejected by the generator.",
     )
     seed: Seed = Field(default=0, description="Seed of the draw.")
+    style: Literal["plain", "published"] = Field(
+        default="plain",
+        description="How an evaluation puts the problems: plain is alike for all sets; published follows the set's own "
+        "protocol (solved examples, wording, stop texts and length; docs/evaluation.md), where it has one.",
+    )
+    verifier: str | None = Field(
+        default=None, description="Verifier that judges these problems; empty takes the set's own."
+    )
 
 
 class StageBase(Frozen):

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from configs.settings.common import Fraction, Frozen, NonNegativeFloat, Seed, StageBase, TaskSource
+from configs.suites import expand
 
 
 class FillInTheMiddle(Frozen):
@@ -55,10 +56,10 @@ class CorpusSource(Frozen):
     """One source of a corpus and its share."""
 
     name: str = Field(
-        description="`python_stdlib`, `python_packages` (those installed beside this project), `sympy_examples`, a "
-        "task set with worked solutions (`reasoning_gym/...`, `functions/...`, `gsm8k`), a catalogue data set, or a "
-        "path: a file ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or, with a slash in front or after "
-        "(`./notes.txt`, `src/`), a plain file, a folder, a git checkout or a folder of checkouts."
+        description="`python_stdlib`, `python_packages` (those installed beside this project), `package_readmes`, "
+        "`sympy_examples`, a task set with worked solutions (`reasoning_gym/...`, `functions/...`, `gsm8k`), a "
+        "catalogue data set, or a path: a file ending in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or, with a slash "
+        "in front or after (`./notes.txt`, `src/`), a plain file, a folder, a git checkout or a folder of checkouts."
     )
     split: Literal["train", "heldout", "test", "all"] = Field(default="train", description="Part of the source.")
     weight: PositiveFloat = Field(default=1.0, description="Share of this source in the mixture, in tokens (relative).")
@@ -189,6 +190,8 @@ class CorpusStage(StageBase):
         default=False,
         description="Inject benchmark questions into clean documents of this corpus and report how many are found.",
     )
+
+    _suites = field_validator("decontaminate")(expand)
 
     @field_validator("near_duplicates", mode="before")
     @classmethod

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from configs.errors import UserError
 from configs.settings.common import Fraction, Frozen, NonNegativeFloat, Sampling, StageBase, TaskSource
 from configs.settings.tools import ToolUse, check_room
 from configs.settings.training import Optimization
+from configs.suites import expand
 
 
 class Reward(Frozen):
@@ -59,6 +60,13 @@ class ForkPoint(Frozen):
     step: PositiveInt = Field(description="Its last step that both have in common.")
 
 
+CONTROL_VERIFIERS: dict[str, str] = {
+    "control_random": "random", "control_box": "format", "control_program": "format", "format": "format",
+}  # fmt: skip
+"""Verifiers that a control arm may be paid by, and the arm. All but `format` are nothing but controls: no list shows
+them, and no recipe can name them without saying that the stage is a control."""
+
+
 class RlStage(StageBase, Optimization):
     """Reinforcement learning from verifier rewards (GRPO) with in-process rollouts."""
 
@@ -75,6 +83,11 @@ class RlStage(StageBase, Optimization):
         "clipped tokens' gradients; rloo is REINFORCE against the group's others.",
     )
     verifier: str = Field(default="math", description="Verifier that gives the reward (registry name).")
+    control: Literal["random", "format"] | None = Field(
+        default=None,
+        description="Says that this stage is the control of another: paid by a coin, or for form alone. Written by "
+        "`controls` of the recipe; needs no certificate and cannot be released.",
+    )
     steps: PositiveInt = Field(description="Optimizer phases: one rollout batch each.")
     prompts_per_step: PositiveInt = Field(default=32, description="Distinct problems in a rollout batch.")
     group_size: Annotated[int, Field(ge=2)] = Field(
@@ -186,6 +199,27 @@ class RlStage(StageBase, Optimization):
     )
 
     @model_validator(mode="after")
+    def _a_control_is_no_reward(self) -> RlStage:
+        arm = CONTROL_VERIFIERS.get(self.verifier)
+        if self.control is None and arm is not None and self.verifier != "format":
+            raise ValueError(
+                f"{self.id}.verifier: {self.verifier!r} knows no right answer and is for controls alone; allowed: a "
+                f"verifier that judges answers; for a control write `controls: [{{of: {self.id}, arm: {arm}}}]`"
+            )
+        if self.control is not None and arm != self.control:
+            fitting = ", ".join(name for name, one in CONTROL_VERIFIERS.items() if one == self.control)
+            raise ValueError(
+                f"{self.id}.verifier: {self.verifier!r} was given with control {self.control}; allowed: {fitting}; "
+                f"change it, or remove {self.id}.control"
+            )
+        if self.control is not None and (self.more_rewards or self.partial_credit):
+            raise ValueError(
+                f"{self.id}.control: {self.control} was given with more rewards or partial credit, which would pay for "
+                "something else; allowed: neither; remove them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _curriculum_fits(self) -> RlStage:
         if self.retire_after is not None and not self.curriculum:
             raise ValueError(
@@ -244,7 +278,13 @@ class SampleStage(StageBase):
     )
     max_pairs: Annotated[int, Field(ge=0)] = Field(
         default=1,
-        description="Pairs of a right and a wrong completion of a problem, at most; those nearest in length.",
+        description="Pairs of a right and a wrong completion of a problem, at most.",
+    )
+    pairs_by: Literal["length", "likelihood"] = Field(
+        default="length",
+        description="Which completions are paired: those nearest in length; or for each right one, the likeliest "
+        "first, the wrong one that the model finds likeliest per token (its habit) among those of like length, at most "
+        "a quarter longer or shorter.",
     )
     min_pass_rate: Fraction = Field(
         default=0.0, description="A problem of which a smaller share of the completions is right is left out."
@@ -269,6 +309,8 @@ class SampleStage(StageBase):
     max_no_verdict: Fraction = Field(
         default=0.05, description="The stage stops when more than this share of the latest verdicts is missing."
     )
+
+    _suites = field_validator("decontaminate")(expand)
 
     @model_validator(mode="after")
     def _some_difficulty(self) -> SampleStage:

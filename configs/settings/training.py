@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from configs.settings.common import Decay, Fraction, Frozen, NonNegativeFloat, StageBase, StageId, TaskSource
 from configs.settings.corpus import CorpusSource
+from configs.suites import expand
 
 
 class Spikes(Frozen):
@@ -152,6 +153,8 @@ class Supervised(Frozen):
     )
     probe_tokens: PositiveInt = Field(default=128, description="Longest answer to such a problem.")
 
+    _suites = field_validator("probe_tasks")(expand)
+
 
 class PretrainStage(StageBase, Optimization, Supervised):
     """Continued pretraining on packed tokens; every token is trained on."""
@@ -164,6 +167,21 @@ class PretrainStage(StageBase, Optimization, Supervised):
     context: Context | None = Field(
         default=None,
         description="Move the model to a longer context; empty leaves it as it is. Later stages take it over.",
+    )
+
+
+class Replay(Frozen):
+    """Documents that every step of supervised fine-tuning trains on besides, so that what the base knew stays."""
+
+    data: tuple[StageId, ...] = Field(min_length=1, description="Corpus stages with output tokens.")
+    batch_tokens: PositiveInt = Field(
+        description="Tokens of whole documents in one optimizer step, on top of its examples; all are trained on. The "
+        "documents are repeated in a new order when all were shown."
+    )
+    weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = Field(
+        default=1.0,
+        description="What a token of theirs counts for beside one of an answer. Many that count for little disturb "
+        "what is learnt less than few that count in full.",
     )
 
 
@@ -187,6 +205,11 @@ class SftStage(StageBase, Optimization, Supervised):
         default=False,
         description="Train also on what an interpreter said in an answer (```output right after ```python). Off, it is "
         "context alone: the model reads it, and learns not to make it up.",
+    )
+    replay: Replay | None = Field(
+        default=None,
+        description="Train on documents of token corpora in each step too, against forgetting; empty trains on the "
+        "examples alone.",
     )
     context: Context | None = Field(
         default=None,
@@ -217,6 +240,11 @@ class DpoStage(StageBase, Optimization, Supervised):
         default=False,
         description="Divide log-probabilities by the completion's tokens, so that long ones gain nothing by length; "
         "beta is then usually 2 to 10.",
+    )
+    nll_weight: NonNegativeFloat = Field(
+        default=0.0,
+        description="Weight of the chosen completion's cross-entropy per token, added to each pair's loss, so that its "
+        "likelihood does not fall with the rejected one's (iterative RPO 1, Llama 3 0.2); 0 is plain DPO.",
     )
     epochs: PositiveFloat = Field(default=1.0, description="Passes over the pairs, each in a new order.")
     batch_pairs: PositiveInt = Field(default=32, description="Pairs in one optimizer step.")

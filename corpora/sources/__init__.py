@@ -2,6 +2,7 @@
 
     python_stdlib        sources of the running interpreter's library
     python_packages      sources of the packages that are installed beside this project
+    package_readmes      prose of the descriptions of those packages
     sympy_examples       worked examples of the installed sympy
     procedural           reasoning_gym/... and functions/... with worked solutions
     catalogue_data       data sets of configs/catalogue.yaml
@@ -32,6 +33,7 @@ from corpora.dropped import DropLog
 from corpora.sources import (
     catalogue_data,
     local_files,
+    package_readmes,
     procedural,
     python_packages,
     python_stdlib,
@@ -41,10 +43,13 @@ from corpora.sources import (
 
 COMMITS = "commits.json"
 """Beside an unfinished and a finished product: at which commit each data set of the hub was read."""
-TEXT_ONLY = (python_stdlib, python_packages, sympy_examples, local_files)
+TEXT_ONLY = (python_stdlib, python_packages, package_readmes, sympy_examples, local_files)
 WITH_REPOSITORIES = (python_stdlib, python_packages, local_files, user_jsonl)
 """Sources whose documents may say of which repository they are."""
-BUILT_IN = {"python_stdlib": python_stdlib, "python_packages": python_packages, "sympy_examples": sympy_examples}
+BUILT_IN = {
+    "python_stdlib": python_stdlib, "python_packages": python_packages, "package_readmes": package_readmes,
+    "sympy_examples": sympy_examples,
+}  # fmt: skip
 
 
 def check(field: str, source: CorpusSource, output: str) -> None:

@@ -46,9 +46,9 @@ def has_repositories(name: str) -> bool:
 def check_columns(field: str, name: str, output: str) -> None:
     """Raises UserError when the data set lacks the columns that the output needs."""
     entry = dataset(name)
-    needed = "question and answer" if output == "problems" else "question and solution"
+    needed = "question and answer (or tests)" if output == "problems" else "question and solution"
     if output == "problems":
-        fits = entry.has_answers
+        fits = entry.is_task_set
     else:
         fits = {"question", "solution"} <= set(entry.columns) or (output == "tokens" and "text" in entry.columns)
     if not fits:

@@ -17,12 +17,10 @@ from configs.settings.corpus import CorpusSource
 from corpora.document import Document
 from corpora.dropped import DropLog
 from corpora.order import in_split, shuffled, shuffled_groups
+from verifiers.tasks.library import source_files
 
 LICENCE = "PSF-2.0"
 REPOSITORY = "cpython"
-LEFT_OUT_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "_bundled"})
-LEFT_OUT_PREFIXES = ("_sysconfigdata", "config-")
-"""The build settings of this very machine, with its paths."""
 
 
 def version() -> str:
@@ -48,14 +46,3 @@ def read(source: CorpusSource, output: str, dropped: DropLog) -> Iterator[Docume
             continue
         yield Document(path, source.name, LICENCE, path, text=text, provenance=document.provenance,
                        repository=REPOSITORY, language="python")
-
-
-def source_files(root: Path) -> list[str]:
-    """Paths of the library's own modules below `root`, sorted, with forward slashes."""
-    found = []
-    for path in root.rglob("*.py"):
-        relative = path.relative_to(root)
-        generated = any(part.startswith(LEFT_OUT_PREFIXES) for part in relative.parts)
-        if LEFT_OUT_FOLDERS.isdisjoint(relative.parts) and not generated:
-            found.append(relative.as_posix())
-    return sorted(found)

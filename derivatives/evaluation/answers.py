@@ -1,26 +1,29 @@
 """One model's answers to all problems: greedy once, and several samples for pass@k, judged while others still grow.
 
 An answer keeps its verdict's outcome apart: NO_VERDICT counts as wrong in the figure, and as right in its upper bound.
+What was drawn at full length is kept until the answers at smaller thinking budgets are made of it (`budgets.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from configs import stall
 from configs.settings.common import Sampling
 from derivatives.evaluation.formats import (
-    FEW_SHOT,
-    NEXT_QUESTION,
     Examples,
-    encode_plain,
-    encode_question,
+    alike,
+    encode,
     examples_for,
+    has_ended,
+    limit_of,
     own_answer,
+    stops_of,
 )
+from derivatives.evaluation.thinking import opens_thought, thought_in
 from derivatives.rollout.engine import Completion, RolloutEngine
 from derivatives.rollout.judged import own_verdict
 from derivatives.rollout.on_ranks import share_out
@@ -33,7 +36,8 @@ from verifiers.pool import VerifierPool
 
 @dataclass(frozen=True)
 class Answer:
-    """One judged completion. `num_tokens` are those that the model drew; programs are those that were run for it."""
+    """One judged completion. `num_tokens` are those that the model drew (at a thinking budget also those of a forced
+    closing); programs are those that were run for it; `thought` is one of `thinking.py`'s words."""
 
     completion: str
     extracted: str | None
@@ -42,6 +46,7 @@ class Answer:
     num_tokens: int
     truncated: bool
     num_programs: int = 0
+    thought: str = ""
 
     @property
     def correct(self) -> bool:
@@ -64,16 +69,43 @@ class Asking:
     faults: Breaker | None = None
     ranks: Ranks = ALONE
 
+    def of(self, pool: VerifierPool, examples: Examples) -> Asking:
+        """The same, with other judges and other examples."""
+        return replace(self, pool=pool, examples=examples)
+
+
+@dataclass
+class Drawn:
+    """What this rank has drawn at full length, by the place of the task: prompts and completions."""
+
+    prompts: dict[int, list[int]] = field(default_factory=dict)
+    groups: dict[int, list[Completion]] = field(default_factory=dict)
+
 
 def ask(
-    engine: RolloutEngine, tasks: Sequence[Task], form: str, asking: Asking, sampling: Sampling, num_samples: int
-) -> list[list[Answer]]:
-    """`num_samples` answers to each task, in order, on every rank."""
+    engine: RolloutEngine, tasks: Sequence[Task], form: str, asking: Asking, sampling: Sampling, num_samples: int,
+    drawn: Drawn | None = None,
+) -> list[list[Answer]]:  # fmt: skip
+    """`num_samples` answers to each task, in order, on every rank; `drawn` is given this rank's completions to keep."""
     return share_out(
         asking.ranks,
         len(tasks),
-        lambda places: _ask(engine, [(place, tasks[place]) for place in places], form, asking, sampling, num_samples),
+        lambda places: _ask_alike(
+            engine, [(place, tasks[place]) for place in places], form, asking, sampling, num_samples, drawn
+        ),
     )
+
+
+def _ask_alike(
+    engine: RolloutEngine, numbered: Sequence[tuple[int, Task]], form: str, asking: Asking, sampling: Sampling,
+    num_samples: int, drawn: Drawn | None,
+) -> list[list[Answer]]:  # fmt: skip
+    """Answers to this rank's tasks, those together that end alike in this form."""
+    answers: dict[int, list[Answer]] = {}
+    for group in alike([task for _, task in numbered], form):
+        found = _ask(engine, [numbered[place] for place in group], form, asking, sampling, num_samples, drawn)
+        answers |= dict(zip(group, found, strict=True))
+    return [answers[place] for place in range(len(numbered))]
 
 
 def _ask(
@@ -83,13 +115,21 @@ def _ask(
     asking: Asking,
     sampling: Sampling,
     num_samples: int,
+    drawn: Drawn | None,
 ) -> list[list[Answer]]:
-    """Answers to this rank's tasks, whose numbers among all name their random numbers."""
+    """Answers to tasks of this rank that end alike, whose numbers among all name their random numbers."""
     tasks = [task for _, task in numbered]
+    stops, limit = stops_of(tasks[0], form), limit_of(tasks[0], form)
+    if limit is not None and limit < sampling.max_new_tokens:
+        sampling = sampling.model_copy(update={"max_new_tokens": limit})
     positions = engine.model.config.max_position_embeddings
     # A model with few positions (Qwen2.5-Math has 4,096) beside one that thinks for longer: it gets what it has.
     room = max(positions - sampling.max_new_tokens, positions // 2)
-    prompts = [_encode(engine, task, form, asking, room) for task in tasks]
+    shown = [examples_for(task, asking.examples, asking.num_examples) for task in tasks]
+    prompts = [
+        encode(engine.tokenizer, task, form, examples, asking.system, room)
+        for task, examples in zip(tasks, shown, strict=True)
+    ]
     left = positions - max(map(len, prompts), default=0)
     if 1 <= left < sampling.max_new_tokens:
         sampling = sampling.model_copy(update={"max_new_tokens": left})
@@ -97,7 +137,7 @@ def _ask(
 
     def submit(index: int, sample: int, completion: Completion) -> None:
         stall.alive()  # one model's answers may take longer than a stage without progress
-        text = own_answer(completion.text) if form == FEW_SHOT else completion.text
+        text = own_answer(completion.text, stops)
         if asking.faults is not None and (completion.fed or completion.fault):
             own = own_verdict(completion) or incorrect("")
             too_many = asking.faults.note(own, f"the program of an answer to task {tasks[index].id!r}")
@@ -106,10 +146,19 @@ def _ask(
         judged[index, sample] = text, _verdict(asking.pool, tasks[index], completion, text)
 
     keys = [f"{form}/{number}/{task.id}" for number, task in numbered]
-    stop = NEXT_QUESTION if form == FEW_SHOT else None
-    groups = engine.generate(prompts, num_samples, sampling, asking.seed, keys, on_completion=submit, stop_text=stop)
+    groups = engine.generate(prompts, num_samples, sampling, asking.seed, keys, on_completion=submit, stop_text=stops)
+    if drawn is not None:
+        places = [number for number, _ in numbered]
+        drawn.prompts |= dict(zip(places, prompts, strict=True))
+        drawn.groups |= dict(zip(places, groups, strict=True))
+    opened = [opens_thought(engine.tokenizer, prompt) for prompt in prompts]
+
+    def answer(index: int, sample: int, completion: Completion) -> Answer:
+        ended = completion.finish_reason == "stop" or has_ended(completion.text, tasks[index], form)
+        return _answer(completion, *judged[index, sample], ended, opened[index])
+
     return [
-        [_answer(completion, *judged[index, sample], form) for sample, completion in enumerate(group)]
+        [answer(index, sample, completion) for sample, completion in enumerate(group)]
         for index, group in enumerate(groups)
     ]
 
@@ -124,17 +173,9 @@ def _verdict(pool: VerifierPool, task: Task, completion: Completion, text: str) 
     return settled
 
 
-def _encode(engine: RolloutEngine, task: Task, form: str, asking: Asking, room: int) -> list[int]:
-    if form == FEW_SHOT:
-        examples = examples_for(task, asking.examples, asking.num_examples)
-        return encode_plain(engine.tokenizer, task, examples, room)
-    return encode_question(engine.tokenizer, task, asking.system)
-
-
-def _answer(completion: Completion, text: str, future: Future[Verdict], form: str) -> Answer:
+def _answer(completion: Completion, text: str, future: Future[Verdict], ended: bool, opened: bool) -> Answer:
     verdict = future.result()
-    ended = completion.finish_reason == "stop" or (form == FEW_SHOT and NEXT_QUESTION in completion.text)
     return Answer(
         text, verdict.extracted, verdict.outcome.value, verdict.reason, completion.num_drawn, not ended,
-        len(completion.fed),
+        len(completion.fed), thought_in(text, opened),
     )  # fmt: skip

@@ -3,7 +3,8 @@
     write_gguf(release, out / "model.gguf", "q8_0")
 
 `bf16` holds the very weights. `f16` rounds them, `q8_0` and `q4_0` keep 8 and 4 bits of each with one half-precision
-scale for 32 of them (the quantisation is the `gguf` package's own). Norms and biases stay FP32, which llama.cpp wants.
+scale for 32 of them (the quantisation is the `gguf` package's own); `q4_0` leaves the embedding, which is the head as
+well where they are tied, at 8 bits. Norms and biases stay FP32, which llama.cpp wants.
 The file is then read back: every tensor is compared with the release's, and the opened model's next-token
 distributions with the release's on the texts of the export's probe (transformers reads GGUF by itself, through none of
 this code).
@@ -20,18 +21,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from configs.errors import UserError
-from derivatives.export import END_OF_TEXT, END_OF_TURN, PROBE_TEXTS
+from derivatives.export import END_OF_TEXT, END_OF_TURN
+from derivatives.formats.opened import MAX_PROBED, distance
+from derivatives.formats.weights import Weights, config_of, num_parameters, tensors
 
 Kind = Literal["bf16", "f16", "q8_0", "q4_0"]
 KINDS: tuple[Kind, ...] = ("bf16", "f16", "q8_0", "q4_0")
@@ -39,8 +40,7 @@ LARGEST_ERROR: dict[str, float] = {"bf16": 0.0, "f16": 2.0**-10, "q8_0": 0.01, "
 """Root mean square of a tensor's error over that of its weights, above which something else than rounding happened."""
 BLOCK = 32
 """Weights with one scale."""
-MAX_PROBED = 4e9
-"""Parameters above which the file is not opened as a model, which takes 4 bytes for each and the release's 2."""
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,13 @@ class Written:
     same_token: float | None = None
 
 
-def write_gguf(release: Path, out: Path, kind: Kind, max_divergence: float = math.inf) -> Written:
+def write_gguf(
+    release: Path,
+    out: Path,
+    kind: Kind,
+    max_divergence: float = math.inf,
+    check: Callable[[Path], None] | None = None,
+) -> Written:
     """Write a release folder's model and tokenizer as one file, and prove it.
 
     Args:
@@ -72,6 +78,7 @@ def write_gguf(release: Path, out: Path, kind: Kind, max_divergence: float = mat
         out: The file to write; it appears whole or not at all.
         kind: Type of the weights.
         max_divergence: KL(release || file) in nats a token above which nothing is written.
+        check: Called with the file before it appears; what it raises leaves nothing.
 
     Raises:
         UserError: `gguf` is missing, the folder is no release of a Qwen2 model, the file exists, or it lost too much.
@@ -79,65 +86,35 @@ def write_gguf(release: Path, out: Path, kind: Kind, max_divergence: float = mat
     gguf = _package()
     if out.exists():
         raise UserError(f"--out: {out} exists; give a new file, or remove it")
-    config = _config(release)
-    partial = out.with_name(f".{out.name}.partial")
+    config = config_of(release)
+    partial = out.with_name(f".{out.stem}.partial.gguf")
     partial.unlink(missing_ok=True)
     try:
         writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN2])
         _write_about(writer, gguf, release, config, kind)
         _write_vocabulary(writer, gguf, release, config)
-        for name, weight in _tensors(release, config):
+        for name, weight in tensors(release, config):
             _write_tensor(writer, gguf, _own_name(gguf, config, name), weight, kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
         num, error = _compare(gguf, release, config, partial, kind)
-        probed = _num_parameters(release, config) <= MAX_PROBED
-        divergence, same = _probe(release, partial) if probed else (None, None)
+        probed = num_parameters(release, config) <= MAX_PROBED
+        divergence, same = distance(release, partial.parent, partial.name) if probed else (None, None)
         if divergence is not None and divergence > max_divergence:
             raise UserError(
                 f"--max-divergence: with {kind} the model's next-token distributions differ from the release's by "
                 f"{divergence:.3g} nats a token (allowed: {max_divergence:g}); take a type with more bits"
             )
+        if check is not None:
+            check(partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, out)
     finally:
         partial.unlink(missing_ok=True)
     return Written(kind, num, out.stat().st_size, error, divergence, same)
-
-
-def write_modelfile(release: Path, gguf_file: Path) -> Path:
-    """An Ollama Modelfile beside a GGUF file: its template, stop tokens, and the system prompt of the release."""
-    system = default_system(release)
-    if system is not None and '"""' in system:
-        raise UserError('release: its system prompt holds """, which a Modelfile cannot; write the Modelfile by hand')
-    lines = [
-        f"FROM ./{gguf_file.name}",
-        'TEMPLATE """{{- if .System }}<|im_start|>system',
-        "{{ .System }}<|im_end|>",
-        "{{ end }}{{- range .Messages }}{{- if ne .Role \"system\" }}<|im_start|>{{ .Role }}",
-        "{{ .Content }}<|im_end|>",
-        "{{ end }}{{- end }}<|im_start|>assistant",
-        '"""',
-        *([f'SYSTEM """{system}"""'] if system else []),
-        f'PARAMETER stop "{END_OF_TURN}"',
-        f'PARAMETER stop "{END_OF_TEXT}"',
-    ]
-    path = gguf_file.with_name("Modelfile")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def default_system(release: Path) -> str | None:
-    """What the chat template puts before conversations that bring no system prompt; None where it puts nothing."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(release, local_files_only=True)
-    text = str(tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False))
-    found = re.match(r"<\|im_start\|>system\n(.*?)<\|im_end\|>\n<\|im_start\|>user", text, re.DOTALL)
-    return found[1] if found else None
 
 
 def _package() -> Any:
@@ -149,19 +126,6 @@ def _package() -> Any:
             "pip install 'derivative-factory[formats]'"
         ) from error
     return gguf
-
-
-def _config(release: Path) -> dict[str, Any]:
-    path = release / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"RELEASE: {path} cannot be read ({error}); give a folder that a release stage wrote"
-        ) from error
-    if config.get("model_type") != "qwen2":
-        raise UserError(f"RELEASE: {release} holds a {config.get('model_type')!r} model; allowed: qwen2")
-    return config
 
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:
@@ -233,25 +197,6 @@ def _write_vocabulary(writer: Any, gguf: Any, release: Path, config: dict[str, A
         writer.add_chat_template(template.read_text(encoding="utf-8"))
 
 
-def _tensors(release: Path, config: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The release's tensors one by one, without a head that is the embedding again."""
-    tied = bool(config.get("tie_word_embeddings"))
-    try:
-        for path in sorted(release.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - not a mapping
-                    if not (tied and name == "lm_head.weight"):
-                        yield name, file.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"RELEASE: the weights in {release} cannot be read ({error}); write the release again"
-        ) from error
-
-
-def _num_parameters(release: Path, config: dict[str, Any]) -> int:
-    return sum(weight.numel() for _, weight in _tensors(release, config))
-
-
 def _own_name(gguf: Any, config: dict[str, Any], name: str) -> str:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, config["num_hidden_layers"])
     found = names.get_name(name, try_suffixes=(".weight", ".bias"))
@@ -260,28 +205,46 @@ def _own_name(gguf: Any, config: dict[str, Any], name: str) -> str:
     return str(found)
 
 
-def _type_of(gguf: Any, weight: torch.Tensor, kind: Kind) -> Any:
-    """FP32 for norms and biases; else the kind asked for, and FP16 for rows that no block of 32 divides."""
+def _type_of(gguf: Any, name: str, weight: torch.Tensor, kind: Kind) -> Any:
+    """FP32 for norms and biases; else the kind asked for, and FP16 for rows that no block of 32 divides. With 4 bits
+    the embedding, which is the head as well where they are tied, keeps 8, as llama.cpp gives it more than the rest."""
     types = gguf.GGMLQuantizationType
     if weight.ndim == 1:
         return types.F32
+    if kind == "q4_0" and name in (EMBEDDING, HEAD):
+        kind = "q8_0"
     if kind in ("q8_0", "q4_0") and weight.shape[-1] % BLOCK:
         return types.F16
     return types[kind.upper()]
 
 
 def _write_tensor(writer: Any, gguf: Any, name: str, weight: torch.Tensor, kind: Kind) -> None:
-    found = _type_of(gguf, weight, kind)
+    found = _type_of(gguf, name, weight, kind)
     values = weight.float().numpy()
     packed = gguf.quants.quantize(values, found)
     writer.add_tensor(name, packed, raw_dtype=found)
+
+
+def dequantised(release: Path, path: Path) -> Weights:
+    """A file's tensors as FP32 under the release's names. Raises UserError for a file of another model."""
+    gguf, config = _package(), config_of(release)
+    try:
+        there = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read as GGUF ({error}); export it again") from error
+    for name, weight in tensors(release, config):
+        tensor = there.get(_own_name(gguf, config, name))
+        if tensor is None or tensor.n_elements != weight.numel():
+            raise UserError(f"{path}: {name} of {release} is not in it in this shape; give an export of this release")
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(weight.shape)
+        yield name, torch.from_numpy(np.array(values, dtype=np.float32))
 
 
 def _compare(gguf: Any, release: Path, config: dict[str, Any], path: Path, kind: Kind) -> tuple[int, float]:
     """Every tensor of the file against the release's: how many there are, and the largest relative error."""
     there = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     worst, num = 0.0, 0
-    for name, weight in _tensors(release, config):
+    for name, weight in tensors(release, config):
         tensor = there.pop(_own_name(gguf, config, name), None)
         if tensor is None:
             raise UserError(f"gguf: {name} is not in the file that was written; this is a fault of ours or of `gguf`")
@@ -296,32 +259,3 @@ def _compare(gguf: Any, release: Path, config: dict[str, Any], path: Path, kind:
     if there:
         raise UserError(f"gguf: the file has tensors that the release has not ({', '.join(sorted(there)[:3])})")
     return num, worst
-
-
-@torch.no_grad()
-def _probe(release: Path, path: Path) -> tuple[float, float]:
-    """Both opened by transformers: mean divergence of their next-token distributions, share of the same first token."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-
-    tokenizer = AutoTokenizer.from_pretrained(release, local_files_only=True)
-    ours = AutoModelForCausalLM.from_pretrained(release, local_files_only=True, dtype=torch.float32).eval()
-    theirs = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, local_files_only=True, dtype=torch.float32
-    ).eval()
-    divergence = same = 0.0
-    count = 0
-    for text in PROBE_TEXTS:
-        ids_1T = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-        first_TV, second_TV = (
-            model(input_ids=ids_1T, use_cache=False).logits[0, :, : len(tokenizer)].double().log_softmax(-1)
-            for model in (ours, theirs)
-        )
-        divergence += float((first_TV.exp() * (first_TV - second_TV)).sum())
-        same += float((first_TV.argmax(-1) == second_TV.argmax(-1)).sum())
-        count += ids_1T.shape[1]
-    if not math.isfinite(divergence):
-        raise UserError("gguf: the opened file gives logits that are not finite; take bf16")
-    return max(0.0, divergence) / count, same / count

@@ -8,8 +8,12 @@ With log-probabilities of whole completions, the margin of a pair is
   e of the pairs is the wrong way round: -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h) (cDPO, Mitchell 2023).
 - `ipo` (arXiv:2310.12036, equation 17, beta for its tau): (h - 1 / (2 beta))^2.
 
-Departure: none in the formulas. Log-probabilities may be divided by length before (Tulu 3's length-normalised DPO,
-arXiv:2411.15124, section 5.1.2), for policy and reference alike; TRL does so for ipo always, the paper does not.
+To either a stage may add the cross-entropy of the chosen completion per token, times `nll_weight`: iterative RPO
+(arXiv:2404.19733, equation 2, weight 1), Llama 3 (arXiv:2407.21783, section 4.1.4, weight 0.2).
+
+Departure: none in the formulas; RPO's term there counts the tokens of thought and answer, which are one text here.
+Log-probabilities may be divided by length before (Tulu 3's length-normalised DPO, arXiv:2411.15124, section 5.1.2), for
+policy and reference alike; TRL does so for ipo always, the paper does not.
 
 Shape letter: P pairs.
 """

@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from configs.names import TWINS
 from configs.schema import Stage
 from configs.settings.common import TaskSource
 from configs.settings.corpus import CorpusSource, CorpusStage
 from configs.settings.evaluation import EvaluateStage
 from configs.settings.reinforcement import RlStage, SampleStage
 from configs.settings.training import DpoStage, PretrainStage, SftStage
+from configs.suites import expand
+from derivatives.planning.answering import answers_of_one
 from derivatives.planning.speed import DrawWork, TrainWork
 
 SAMPLED_LINES = 200
@@ -29,16 +32,18 @@ TEMPLATE_TOKENS = 12
 """Of a chat template around a question and its answer, without a system prompt."""
 ASSUMED_EXAMPLE_TOKENS, ASSUMED_PROMPT_TOKENS = 400, 150
 ASSUMED_TRAINED = 0.7
+LONG_SEQUENCE = 8192
+"""Tokens from which on a corpus of examples is taken to be one of traces, of a quarter of that length. A guess: traces
+of DeepSeek-R1 over competition mathematics that fit into 32,768 tokens are of some 6,000 to 8,000."""
 ASSUMED_SPREAD = 0.5
 """Groups of rl whose rewards differ; only they are trained on."""
 LENGTH, TRAINED_SHARE = "length", "trained_share"
 """Of an earlier run of rl: mean tokens of its completions, and the share of the drawn tokens that it trained on."""
-NUM_FORMAT_TRIALS = 300
-"""As in `derivatives/evaluate.py`."""
 PUBLISHED_ROWS = {
     ("gsm8k", "train"): 7473, ("gsm8k", "test"): 1319, ("math", "train"): 7500, ("math", "test"): 5000,
     ("math500", "test"): 500, ("asdiv", "test"): 2305, ("aime24", "test"): 30, ("aime25", "test"): 30,
-    ("humaneval", "test"): 164, ("mbpp", "train"): 374, ("mbpp", "test"): 500, ("deepscaler", "train"): 40_315,
+    ("humaneval", "test"): 164, ("mbpp", "train"): 374, ("mbpp", "test"): 500, ("mbpp_sanitized", "train"): 120,
+    ("mbpp_sanitized", "test"): 257, ("ifeval", "test"): 541, ("deepscaler", "train"): 40_315,
     ("numinamath", "train"): 859_494,
 }  # fmt: skip
 """Rows of public data sets, as their pages say."""
@@ -70,6 +75,12 @@ class Amount:
     """What one stage has to do."""
 
     steps: int = 0
+    length: float = 1.0
+    """What one whole step takes of the field that says how long the stage is: tokens, epochs or steps."""
+    tokens: float = 0.0
+    """Trained on in all; in rl, drawn."""
+    before: float = 0.0
+    """Work before the first step, in steps' time; it grows with the data, not with the stage's length."""
     train: TrainWork | None = None
     draw: DrawWork | None = None
     draws: float = 1.0
@@ -110,23 +121,26 @@ def amount_of(stage: Stage, known: Known) -> Amount:
 
 
 def _pretrain(stage: PretrainStage, known: Known) -> Amount:
+    mean, square, assumptions = _documents(stage.data, known)
+    tokens = min(stage.batch_tokens, stage.num_tokens)
+    work = TrainWork(tokens, tokens * (1 - 1 / mean), square)
+    steps = math.ceil(stage.num_tokens / stage.batch_tokens)
+    return Amount(steps, stage.batch_tokens, stage.num_tokens, train=work, assumptions=assumptions)
+
+
+def _documents(data: Sequence[str], known: Known) -> tuple[float, float, list[str]]:
+    """Mean length of packed documents, mean length of the document that a token lies in, and what was assumed."""
     lengths: list[int] = []
-    assumptions = []
     sequence = 512
-    for name in stage.data:
+    for name in data:
         found = known.built.get(name)
         if found is not None:
             lengths += _document_lengths(found.folder)
         given = known.stages.get(name)
         sequence = given.sequence_length if isinstance(given, CorpusStage) else sequence
     if lengths:
-        mean, square = sum(lengths) / len(lengths), sum(one**2 for one in lengths) / sum(lengths)
-    else:
-        mean = square = sequence / 2
-        assumptions.append(f"documents of half the corpus' sequence_length ({sequence} tokens)")
-    tokens = min(stage.batch_tokens, stage.num_tokens)
-    work = TrainWork(tokens, tokens * (1 - 1 / mean), square)
-    return Amount(math.ceil(stage.num_tokens / stage.batch_tokens), work, assumptions=assumptions)
+        return sum(lengths) / len(lengths), sum(one**2 for one in lengths) / sum(lengths), []
+    return sequence / 2, sequence / 2, [f"documents of half the corpus' sequence_length ({sequence} tokens)"]
 
 
 def _document_lengths(folder: Path) -> list[int]:
@@ -147,9 +161,17 @@ def _sft(stage: SftStage, known: Known) -> Amount:
     examples = min(texts.count, float(stage.batch_examples))
     mean = texts.prompt_tokens + texts.completion_tokens
     tokens = examples * mean
-    work = TrainWork(tokens, examples * texts.completion_tokens, mean * texts.spread)
+    trained, squares = examples * texts.completion_tokens, tokens * mean * texts.spread
+    if stage.replay is not None:
+        more = stage.replay.batch_tokens
+        length, square, _ = _documents(stage.replay.data, known)
+        tokens, trained, squares = tokens + more, trained + more * (1 - 1 / length), squares + more * square
+    work = TrainWork(tokens, trained, squares / tokens)
     steps = math.ceil(max(1, round(stage.epochs * texts.count)) / stage.batch_examples)
-    return Amount(steps, work, assumptions=list(texts.assumptions))
+    total, length = max(1.0, stage.epochs * texts.count), stage.batch_examples / texts.count
+    more = 0 if stage.replay is None else stage.replay.batch_tokens
+    trained_on = total * (mean + more / stage.batch_examples)
+    return Amount(steps, length, trained_on, train=work, assumptions=list(texts.assumptions))
 
 
 def _dpo(stage: DpoStage, known: Known) -> Amount:
@@ -161,8 +183,10 @@ def _dpo(stage: DpoStage, known: Known) -> Amount:
     tokens = 2 * pairs * mean
     work = TrainWork(tokens, 2 * pairs * texts.completion_tokens, mean * texts.spread)
     steps = math.ceil(max(1, round(stage.epochs * texts.count)) / stage.batch_pairs)
+    length, trained_on = stage.batch_pairs / texts.count, 2 * max(1.0, stage.epochs * texts.count) * mean
     # What the starting model gives to every completion: one forward pass over all, a third of an update's cost.
-    return Amount(steps + math.ceil(texts.count / stage.batch_pairs / 3), work, assumptions=list(texts.assumptions))
+    before = texts.count / stage.batch_pairs / 3
+    return Amount(steps, length, trained_on, before, work, assumptions=list(texts.assumptions))
 
 
 def _rl(stage: RlStage, known: Known) -> Amount:
@@ -182,7 +206,8 @@ def _rl(stage: RlStage, known: Known) -> Amount:
     tokens = completions * share * (prompt + mean)
     work = TrainWork(tokens, completions * share * mean, prompt + mean)
     draw = DrawWork(completions, stage.prompts_per_step, prompt, mean, longest)
-    return Amount(stage.steps, work, draw, stage.steps, assumptions)
+    drawn = completions * mean * stage.steps
+    return Amount(stage.steps, 1.0, drawn, train=work, draw=draw, draws=stage.steps, assumptions=assumptions)
 
 
 def _sample(stage: SampleStage, known: Known) -> Amount:
@@ -197,21 +222,21 @@ def _sample(stage: SampleStage, known: Known) -> Amount:
 
 
 def _evaluate(stage: EvaluateStage, known: Known) -> Amount:
-    counts = [_rows(source, known) for source in stage.tasks]
-    if any(count is None for count in counts):
-        names = [source.name for source, count in zip(stage.tasks, counts, strict=True) if count is None]
-        return Amount(unknown=f"how many problems {', '.join(names)} has is not known here; set its count")
-    problems = sum(count for count in counts if count is not None)
-    sampled = min(problems, stage.num_sampled_problems or problems) * stage.num_samples
-    trials = 2 * min(NUM_FORMAT_TRIALS, problems) / len(stage.models) if stage.few_shot else 0
+    tasks, kept = ([(source.name, _rows(source, known)) for source in expand(given)]
+                   for given in (stage.tasks, stage.kept_tasks))  # fmt: skip
+    unknown = [name for name, count in (*tasks, *kept) if count is None]
+    if unknown:
+        return Amount(unknown=f"how many problems {', '.join(unknown)} has is not known here; set its count")
+    problems, of_others = (sum(count or 0.0 for _, count in found) for found in (tasks, kept))
     assumptions = [f"prompts of {ASSUMED_PROMPT_TOKENS} tokens"]
     mean = _mean_length(stage.id, stage.sampling.max_new_tokens, known, assumptions)
-    draw = DrawWork(problems + sampled + trials, problems, ASSUMED_PROMPT_TOKENS, mean, stage.sampling.max_new_tokens)
-    return Amount(draw=draw, draws=len(stage.models), assumptions=assumptions)
+    draw, more = answers_of_one(stage, problems, of_others, ASSUMED_PROMPT_TOKENS, mean)
+    return Amount(draw=draw, draws=len(stage.models), assumptions=[*assumptions, *more])
 
 
 def _rows(source: TaskSource | CorpusSource, known: Known) -> float | None:
-    """Rows that a source gives, as far as that can be told without opening it."""
+    """Rows that a source gives, as far as that can be told without opening it; of twins those of their originals."""
+    source = source.model_copy(update={"name": source.name.removeprefix(f"{TWINS}/")})
     if source.name.endswith(".jsonl"):
         try:
             with Path(source.name).expanduser().open("rb") as file:
@@ -266,9 +291,8 @@ def _texts(
             number = _planned_rows(name, known)
             if number is None:
                 return None
-            whole = min(ASSUMED_EXAMPLE_TOKENS, (limit or ASSUMED_EXAMPLE_TOKENS) / 4)
-            asked = whole * (1 - ASSUMED_TRAINED) if completion else min(ASSUMED_PROMPT_TOKENS, whole)
-            found = Texts(number, asked, whole * ASSUMED_TRAINED if completion else 0.0)
+            whole, asked = _assumed_lengths(name, known, limit, completion)
+            found = Texts(number, asked, whole - asked if completion else 0.0)
             assumptions.append(f"{name}: {number:,.0f} rows by its counts, {whole:.0f} tokens each")
         elif known.counts_by:
             assumptions.append(known.counts_by)
@@ -279,6 +303,19 @@ def _texts(
     if count == 0:
         return None
     return Texts(count, prompt / count, answer / count, spread / count, tuple(dict.fromkeys(assumptions)))
+
+
+def _assumed_lengths(name: str, known: Known, limit: int | None, completion: str | None) -> tuple[float, float]:
+    """Tokens of an example of a corpus that is not built, and those of its prompt.
+
+    A corpus whose sequences may be as long as `LONG_SEQUENCE` was made so for long traces, whose prompts are short.
+    """
+    stage = known.stages.get(name)
+    longest = stage.sequence_length if isinstance(stage, CorpusStage) and stage.output == "examples" else 0
+    if completion and longest >= LONG_SEQUENCE:
+        return min(longest, limit or longest) / 4, ASSUMED_PROMPT_TOKENS
+    whole = min(ASSUMED_EXAMPLE_TOKENS, (limit or ASSUMED_EXAMPLE_TOKENS) / 4)
+    return whole, whole * (1 - ASSUMED_TRAINED) if completion else min(ASSUMED_PROMPT_TOKENS, whole)
 
 
 def _file_of(name: str, known: Known) -> Path | None:

@@ -179,7 +179,8 @@ def predict(asked: Asked, found: Found | None, why_untimed: str = "") -> Predict
     train_s = 0.0 if amount.train is None else step_seconds(load, amount.train, device, found, loss_kind(stage))
     draw_s = 0.0 if amount.draw is None else draw_seconds(load, amount.draw, device, found)
     draw_once = train_s + draw_s if amount.draw is not None and amount.train is not None else draw_s
-    seconds = draw_once * amount.draws if amount.draw is not None else train_s * amount.steps
+    before_s = train_s * amount.before
+    seconds = before_s + (draw_once * amount.draws if amount.draw is not None else train_s * amount.steps)
     if math.isnan(seconds) or seconds <= 0:
         reason = "it does not fit" if line.refusal else why_untimed or "nothing was timed"
         return replace(line, unpredicted=f"speed: {reason}")
@@ -190,7 +191,7 @@ def predict(asked: Asked, found: Found | None, why_untimed: str = "") -> Predict
     return replace(
         line,
         seconds=seconds,
-        tokens_per_s=tokens / seconds,
+        tokens_per_s=tokens / (seconds - before_s),
         rollout_tokens_per_s=rollout,
         mfu=mfu,
         basis=PUBLISHED if device.kind == "cuda" else TIMED,

@@ -135,7 +135,7 @@ class RolloutEngine:
         seed: int = 0,
         keys: Sequence[str | int] | None = None,
         on_completion: OnCompletion | None = None,
-        stop_text: str | None = None,
+        stop_text: str | Sequence[str] | None = None,
     ) -> list[list[Completion]]:
         """Complete every prompt `num_samples` times.
 
@@ -146,7 +146,7 @@ class RolloutEngine:
             seed: Of all draws.
             keys: Name of each prompt's random numbers; by default its index.
             on_completion: Called as completions end, in the order in which they end.
-            stop_text: A completion that holds this text is ended soon after (not cut at it).
+            stop_text: A completion that holds this text, or one of these, is ended soon after (not cut at it).
 
         Returns:
             For each prompt, in the given order, its completions by sample index.
@@ -157,7 +157,8 @@ class RolloutEngine:
         names = list(keys) if keys is not None else list(range(len(prompts)))
         with torch.inference_mode():
             run = _Run(self, prompts, num_samples, sampling, lambda i, s: stream_of(seed, names[i], s))
-            run.on_completion, run.stop_text = on_completion, stop_text
+            run.on_completion = on_completion
+            run.stop_texts = (stop_text,) if isinstance(stop_text, str) else tuple(stop_text or ())
             return run.finish()
 
     def release(self) -> None:
@@ -233,7 +234,7 @@ class _Run:
         self.prefix = _Prefix(torch.empty(0), {})
         self.num_prefilled = 0
         self.on_completion: OnCompletion | None = None
-        self.stop_text: str | None = None
+        self.stop_texts: tuple[str, ...] = ()
         self.turns: SlotTurns | None = None
         if engine.tools is not None:
             self.turns = SlotTurns(engine.tools, engine.tokenizer, engine.stop_ids, sampling.max_new_tokens)
@@ -262,8 +263,8 @@ class _Run:
                     self.positions[row] += num_steps
             self.num_steps += num_steps
             num_since_read += num_steps
-            if self.stop_text is not None and num_since_read >= _STEPS_PER_READING:
-                self._stop_at(self.stop_text)
+            if self.stop_texts and num_since_read >= _STEPS_PER_READING:
+                self._stop_at(self.stop_texts)
                 num_since_read = 0
             if self.turns is not None:
                 self._take_turns(self.turns)
@@ -324,13 +325,13 @@ class _Run:
             self.held[source] = None
         self.num_rows = wanted
 
-    def _stop_at(self, text: str) -> None:
-        """End the completions that hold this text."""
+    def _stop_at(self, stops: Sequence[str]) -> None:
+        """End the completions that hold one of these texts."""
         counts = self.slots.counts_B[: self.num_rows].tolist()
         tokens = self.slots.out_tokens_BN[: self.num_rows].tolist()
         rows = [row for row in range(self.num_rows) if self.held[row] is not None]
         texts = self.engine.tokenizer.batch_decode([tokens[row][: counts[row]] for row in rows])
-        found = [row for row, written in zip(rows, texts, strict=True) if text in written]
+        found = [row for row, text in zip(rows, texts, strict=True) if any(stop in text for stop in stops)]
         if found:
             self.slots.active_B[torch.tensor(found, device=self.engine.device)] = False
 
@@ -344,7 +345,7 @@ class _Run:
         }
         more: dict[tuple[int, int], list[int]] = {}
         for key in ids:
-            if not turns.runs(key) and turns.goes_on(key, ids[key], self.num_steps, self.stop_text):
+            if not turns.runs(key) and turns.goes_on(key, ids[key], self.num_steps, self.stop_texts):
                 more[key] = []
         running = [key for key in ids if turns.runs(key)]
         for key in turns.due(running, self.num_steps, none_draws=len(running) == len(row_of)):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from configs import stall
@@ -150,9 +150,7 @@ def roll_out(
             if too_many is not None:
                 raise too_many
         if own is None:
-            futures[index, sample] = [
-                pool.submit(replace(task, verifier=name), completion.text) for name in batch.verifiers
-            ]
+            futures[index, sample] = [pool.submit(task, completion.text, name) for name in batch.verifiers]
 
     def judged(index: int, sample: int, completion: Completion) -> Judged:
         own = own_verdict(completion)

@@ -46,18 +46,18 @@ class SlotTurns:
         """Whether a program of this completion runs."""
         return key in self._running
 
-    def goes_on(self, key: Key, ids: list[int], step: int, stop_text: str | None) -> bool:
+    def goes_on(self, key: Key, ids: list[int], step: int, stop_texts: Sequence[str] = ()) -> bool:
         """Whether a completion that stands still is to draw on; else it ends, or its program runs from now on.
 
         Args:
             key: The completion.
             ids: Its tokens so far.
             step: Steps of the batch so far.
-            stop_text: A text that ends it, if there is one.
+            stop_texts: Texts that end it.
         """
         if ids[-1] in self.stop_ids or len(ids) >= self.max_new_tokens:
             return False
-        if stop_text is not None and stop_text in str(self.tokenizer.decode(ids)):
+        if stop_texts and any(stop in str(self.tokenizer.decode(ids)) for stop in stop_texts):
             return False
         found = self._turns.setdefault(key, Turns()).look(self.tokenizer, ids, self.tools.settings.turns)
         if isinstance(found, Program):

@@ -68,6 +68,7 @@ class Stored:
             "answer": self.task.answer,
             "metadata": dict(self.task.metadata),
             "verifier": self.verifiers[0],
+            "task_verifier": self.task.verifier,
             "completion": one.completion.text,
             "finish_reason": one.completion.finish_reason,
             **({"programs": [fed.failed or "ran" for fed in one.completion.fed]} if one.completion.fed else {}),

@@ -21,6 +21,7 @@ import pickle
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ FULL_DISK = 2**20
 GRACE_S = 10.0
 """How long the first rank waits for the others' shards when its run ends with an error."""
 LOOK_S = 0.02
-"""Between two looks for them."""
+"""Between two looks for them, or for the end of reading."""
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +103,24 @@ class Saver:
         self._own = self._thread.submit(self._write, given)
         self._whole = self._thread.submit(self._publish) if self.ranks.first else self._own
 
+    def save_here(self, step: int, state: dict[str, Any]) -> None:
+        """`save` and `wait` in one, by the calling thread, of a process that is alone; for a signal's handler.
+
+        Handing work to a thread takes locks, one of them common to all executors of the process. The handler may have
+        interrupted their holder, and would wait for ever. Raises OSError as `wait`.
+        """
+        assert self.ranks.alone
+        self.wait()
+        self._step, self._partial = step, self._root / f".step-{step:06d}.partial"
+        with self._cleared_where_it_fails():
+            self._begin()
+            self._write({STATE_FILE: state})
+            self._publish()
+
     def wait_until_read(self) -> None:
         """Until what was given to `save` may change."""
-        self._read.wait()
+        while not self._read.is_set():  # without its lock: see `save_here`
+            time.sleep(LOOK_S)
 
     def poll(self) -> None:
         """Between two steps: take note of what was written meanwhile. Raises OSError as `wait`."""

@@ -128,7 +128,7 @@ class Probe:
 
 
 @contextmanager
-def measuring(trainer: Trainer) -> Iterator[InLoop]:
+def measuring(trainer: Trainer) -> Iterator[None]:
     """Have a trainer measure what its stage's configuration names, for as long as this lasts.
 
     Raises:
@@ -140,9 +140,10 @@ def measuring(trainer: Trainer) -> Iterator[InLoop]:
         in_loop = InLoop(trainer)
         if in_loop.texts:
             trainer.measures.append(in_loop.measure_texts)
+            trainer.checks.append(in_loop.require_remembered)
         if stage.probe_tasks:
             trainer.measures.append(Probe(trainer, probe_tasks(trainer), stack.enter_context(_pool(trainer))).measure)
-        yield in_loop
+        yield
 
 
 def probe_tasks(trainer: Trainer) -> list[Task]:

@@ -4,7 +4,8 @@
 
 For CPU profiles: `accelerate launch` starts several processes without a GPU only through MPI. The exit code is that of
 the rank that failed first (2 for a user's error, 75 for a retry, 128 + n after signal n), which torchrun and accelerate
-turn into 1. What a rank says goes to the launcher's own stdout and stderr. It imports only the standard library.
+turn into 1. That holds also where an end was asked for meanwhile: 128 + n of that signal only says that nothing else
+went wrong. What a rank says goes to the launcher's own stdout and stderr. It imports only the standard library.
 
 Not done: several machines; starting a lost rank again (the next run resumes).
 """
@@ -23,6 +24,9 @@ from collections.abc import Sequence
 
 LOST_EXIT = 76
 """As in `ranks`: that a rank ended because another one did."""
+ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPPED = (*(128 + number for number in ENDS), *(-number for number in ENDS), LOST_EXIT)
+"""What a rank ends with that was asked to: its own way of saying so, or none; or because another one was quicker."""
 POLL_S = 0.05
 SETTLE_S = 0.5
 """After one rank has ended badly, for others that failed at the same moment to be seen."""
@@ -37,18 +41,21 @@ _PR_SET_PDEATHSIG = 1
 def launch(num_processes: int, command: Sequence[str]) -> int:
     """Run to the end of all ranks; returns the exit code."""
     ends: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in ENDS:
         signal.signal(number, lambda got, _frame: ends.append(got))
     libc = ctypes.CDLL(None)  # looked up before the fork, where nothing may be imported
     port = _free_port()
     ranks = [_start(command, rank, num_processes, port, libc) for rank in range(num_processes)]
     codes = _wait(ranks, ends)
-    failed = {rank: code for rank, code in enumerate(codes) if code not in (0, None)}
-    if not failed and not ends:
-        return 0
-    _end(ranks, STOP_GRACE_S if ends else GRACE_S)
     if ends:
-        return 128 + ends[0]
+        _ask(ranks)
+        codes = _wait(ranks, (), STOP_GRACE_S, STOPPED)
+    harmless = (0, *STOPPED) if ends else (0,)
+    failed = {rank: code for rank, code in enumerate(codes) if code is not None and code not in harmless}
+    if failed or ends:
+        _end(ranks, GRACE_S)
+    if not failed:
+        return 128 + ends[0] if ends else 0
     rank, code = min(failed.items(), key=lambda item: (item[1] == LOST_EXIT, item[1] > 0, item[0]))
     if code < 0:
         print(f"rank {rank} of {num_processes} was killed by signal {-code}; the others were ended", file=sys.stderr)
@@ -56,27 +63,37 @@ def launch(num_processes: int, command: Sequence[str]) -> int:
     return 1 if code == LOST_EXIT else code
 
 
-def _wait(ranks: Sequence[subprocess.Popen[bytes]], ends: Sequence[int]) -> list[int | None]:
+def _wait(
+    ranks: Sequence[subprocess.Popen[bytes]],
+    ends: Sequence[int],
+    limit_s: float = float("inf"),
+    harmless: Sequence[int] = (),
+) -> list[int | None]:
     """Exit codes once all ranks have ended, or one badly, or an end was asked for; None for those that run on."""
-    deadline = float("inf")
+    deadline = time.monotonic() + limit_s
     while True:
         codes = [rank.poll() for rank in ranks]
         if ends or None not in codes:
             return codes
-        if any(codes):
+        if any(code not in (None, 0, *harmless) for code in codes):
             deadline = min(deadline, time.monotonic() + SETTLE_S)
         if time.monotonic() >= deadline:
             return codes
         time.sleep(POLL_S)
 
 
-def _end(ranks: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
-    """SIGTERM to all that run, SIGKILL after the grace period."""
-    deadline = time.monotonic() + grace_s
+def _ask(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """SIGTERM to all that run."""
     for rank in ranks:
         if rank.poll() is None:
             rank.terminate()
             rank.send_signal(signal.SIGCONT)  # a stopped process cannot act on SIGTERM
+
+
+def _end(ranks: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
+    """SIGTERM to all that run, SIGKILL after the grace period."""
+    deadline = time.monotonic() + grace_s
+    _ask(ranks)
     for rank in ranks:
         try:
             rank.wait(max(0.0, deadline - time.monotonic()))

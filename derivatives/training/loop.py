@@ -28,7 +28,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from configs.settings.training import DpoStage, PretrainStage, SftStage
 from configs.stage import Progress, StageFile
 from derivatives.losses.cross_entropy import chunked_cross_entropy
 from derivatives.training import attention, checkpoint, metrics
+from derivatives.training.bar import progress_bar
 from derivatives.training.batch import PackedBatch, Row, num_trained, pack, pack_share
 from derivatives.training.compiled import compile_layers, compiled_cross_entropy
 from derivatives.training.lora import add_adapters, merged_weights, save_adapter, seed_step, set_dropout
@@ -121,6 +121,7 @@ class Trainer:
         state: What a stage wants saved in checkpoints beside the trainer's own; given back on resume.
         measures: Called after every `evaluate_every` steps and the last one, on every rank; what they return goes into
             the step's line of the log. Their time counts as no step's.
+        checks: Called once such a line is written; they raise where what was measured ends the stage.
     """
 
     def __init__(self, stage_file: StageFile, out: Path, ranks: Ranks = ALONE) -> None:
@@ -157,14 +158,18 @@ class Trainer:
         self.saver = checkpoint.Saver(out, ranks)
         self.state: dict[str, Any] = {}
         self.measures: list[Callable[[], dict[str, float]]] = []
+        self.checks: list[Callable[[], None]] = []
         self.watch = Watch(stage.spikes, stage.max_grad_norm, has_level=stage.kind != "rl")
         self.step, self.total = 0, 0
         self._seconds, self._num_timed = 0.0, 0  # of this process, for the time that is left
         self._step_flops = 0.0
-        self._stop = Stop(self._save_before_step)
+        self._stop = Stop(self._save_within)
         self._saved_step = 0
-        self._before: dict[str, Any] | None = None
-        """What a checkpoint holds beside the optimizer's state, as it was before this step; None once it updates."""
+        self._unrecorded: dict[str, float] | None = None
+        """What the log is to say of the step that is being measured."""
+        self._whole: tuple[int, dict[str, Any], str] | None = None
+        """What could be saved at any moment: the step that it follows, what a checkpoint holds beside the optimizer's
+        state, and words for it; None while an update changes something, and always where ranks would have to agree."""
         self._resume()
 
     def _require_no_leak(self) -> None:
@@ -180,8 +185,10 @@ class Trainer:
 
     def _resume(self) -> None:
         found = checkpoint.load_latest(self.out, self.ranks)
-        self._progress = Progress(self.out, found[0] if found else None) if self.ranks.first else None
-        self._trackers = Trackers(self.stage_file, self.out, found[0] if found else 0, self.ranks.first)
+        self._unrecorded = found[1].get("unrecorded") if found else None
+        logged = 0 if found is None else found[0] - (self._unrecorded is not None)
+        self._progress = Progress(self.out, logged if found else None) if self.ranks.first else None
+        self._trackers = Trackers(self.stage_file, self.out, logged, self.ranks.first)
         if found is None:
             return
         self.step, saved = found
@@ -201,8 +208,8 @@ class Trainer:
     def steps(self, total: int) -> Iterator[int]:
         """Steps still to do, counted from 1; a checkpoint is begun after every `checkpoint_every` of them.
 
-        A SIGTERM from here to the end of `finish` ends the process after the step, with a checkpoint (`stopping.py`);
-        after the last step it waits for the end of the stage.
+        A SIGTERM from here to the end of `finish` ends the process after the step, or in the midst of what takes long,
+        with a checkpoint (`stopping.py`). A step that was stopped while it was measured is measured now.
 
         Raises:
             OSError: A checkpoint could not be written; at the first step after that is known, or at the end.
@@ -212,20 +219,24 @@ class Trainer:
         done = False
         self._stop.arm()
         try:
-            with _bar(self.stage.id, self.step, total, self.ranks.first) as self._show:
+            with progress_bar(self.stage.id, self.step, total, self.ranks.first) as self._show:
+                if self._unrecorded is not None:
+                    self._measure_and_write()
                 while self.step < total:
                     self.saver.poll()
                     self._stop_if_asked()
-                    self._before = self._common() if self.ranks.alone else None
+                    self._may_leave(f"within step {self.step + 1} of {total}, {self._kept_before_step()}")
                     self.step += 1
                     self._started = time.perf_counter()
                     yield self.step
-                    self._before = None
+                    self._whole = None
                     if self.step % self.stage.checkpoint_every == 0 and self.step < total:
                         self.save_checkpoint()
                     if isinstance(self.stage, RlStage) and self.stage.fork_every is not None:
                         self.saver.wait()  # a fork point is taken of the whole checkpoint before the next step
+                self._stop_if_asked()
             self.saver.wait()
+            self._may_leave("while the product was written, with a checkpoint after the last step")
             done = True
         finally:
             self.saver.close()
@@ -233,9 +244,10 @@ class Trainer:
                 self._stop.disarm()
 
     def _stop_if_asked(self) -> None:
-        """Between two steps: leave with a checkpoint if any rank was asked to. Every rank must call it."""
+        """Where the state is whole: leave with a checkpoint if any rank was asked to. Every rank must call it."""
         if not any(asked for (asked,) in self.ranks.gather_numbers([float(self._stop.asked)])):
             return
+        self._whole = None  # the alarm must not save in the midst of this saving
         if self.step > self._saved_step:
             self.save_checkpoint()
         self.saver.wait()
@@ -244,16 +256,23 @@ class Trainer:
             print(f"stopped after step {self.step} of {self.total}{kept}", file=sys.stderr, flush=True)
         raise SystemExit(STOPPED_EXIT)
 
-    def _save_before_step(self) -> str | None:
-        """Within a step that has not updated anything yet: write the state from before it."""
-        before, done = self._before, self.step - 1
-        if before is None:
+    def _may_leave(self, said: str) -> None:
+        """From now on, until `_whole` is None, a process that is alone may save what is and leave at any moment."""
+        self._whole = (self.step, self._common(), said) if self.ranks.alone else None
+
+    def _kept_before_step(self) -> str:
+        return "with a checkpoint from before it" if self.step else "the first, so that there is nothing to keep"
+
+    def _save_within(self) -> str | None:
+        """Write the state that is whole, from within whatever goes on; None where there is none."""
+        if self._whole is None:
             return None
-        if done > self._saved_step:
-            self._save(done, before)
+        step, common, said = self._whole
+        if step > self._saved_step:
+            self.saver.save_here(step, {**common, "optimizer": self.optimizer.state_dict()})
+            self._saved_step = step
         self.saver.wait()
-        kept = "with a checkpoint from before it" if done else "the first, so that there is nothing to keep"
-        return f"stopped within step {self.step} of {self.total}, {kept}"
+        return f"stopped {said}"
 
     def save_checkpoint(self) -> None:
         """Begin to write everything that the rest of the run depends on; `saver.wait` waits for the end of it."""
@@ -267,6 +286,7 @@ class Trainer:
             "state": copy.deepcopy(self.state),
             "watch": copy.deepcopy(self.watch.state()),
             "rng": torch.get_rng_state(),
+            "unrecorded": self._unrecorded,
         }
 
     def _save(self, step: int, common: dict[str, Any]) -> None:
@@ -357,7 +377,7 @@ class Trainer:
         lr = learning_rate(self.stage, self.step, self.total)
         limits = self.watch.loss_limit(), self.watch.norm_limit()
         self.saver.wait_until_read()
-        self._before = None
+        self._whole = None
         grad_norm = self.optimizer.step(lr, limits[1] if total < limits[0] else 0.0)
         good = total < limits[0] and grad_norm < limits[1]
         if good:
@@ -409,12 +429,28 @@ class Trainer:
             quantities["tokens_per_s"] = round(quantities["tokens"] / seconds, 1)
         if self._peak_flops is not None and self._step_flops > 0:
             quantities["mfu"] = float(f"{self._step_flops / seconds / self._peak_flops:.4g}")
-        if self.measures and self._is_measured():
-            for measure in self.measures:
-                quantities |= measure()
-        quantities["peak_memory_gb"] = round(peak_memory_gb(self.device), 3)
         self._seconds, self._num_timed = self._seconds + seconds, self._num_timed + 1
         quantities["eta_s"] = round((self.total - self.step) * self._seconds / self._num_timed, 1)
+        if not self.measures or not self._is_measured():
+            self._write(quantities)
+            return
+        self._unrecorded = quantities
+        self._measure_and_write()
+
+    def _measure_and_write(self) -> None:
+        """Measure the step that is to be recorded, and write its line. Raises what the checks raise."""
+        assert self._unrecorded is not None
+        self._may_leave(f"while step {self.step} of {self.total} was measured, with a checkpoint")
+        quantities = dict(self._unrecorded)
+        for measure in self.measures:
+            quantities |= measure()
+        self._unrecorded = self._whole = None
+        self._write(quantities)
+        for check in self.checks:
+            check()
+
+    def _write(self, quantities: dict[str, float]) -> None:
+        quantities["peak_memory_gb"] = round(peak_memory_gb(self.device), 3)
         named = {f"{self.stage.kind}/{name}": value for name, value in quantities.items()}
         stall.alive()  # on every rank
         if self._progress is not None:
@@ -427,7 +463,12 @@ class Trainer:
         return every is not None and (self.step % every == 0 or self.step == self.total)
 
     def look(self, batch: PackedBatch, of: Loss) -> Tensor:
-        """What `of` makes of a batch's hidden states, without gradients; every rank must call it as often."""
+        """What `of` makes of a batch's hidden states, without gradients; every rank must call it as often.
+
+        Where a step is measured, a stop is heeded here: measuring may take longer than whoever stops the stage waits.
+        """
+        if self._unrecorded is not None:
+            self._stop_if_asked()
         with torch.no_grad():
             found: Tensor = self._loss_of(batch.to(self.device), of)
         return found
@@ -448,35 +489,10 @@ class Trainer:
 
     def _write_down(self, more: Mapping[str, Any]) -> None:
         kind = self.stage.kind
+        self._whole = None  # the little that is left is soon done
         metrics.plot_curves(self.out, [f"{kind}/loss", f"{kind}/grad_norm", f"{kind}/lr"])
         named = {f"{kind}/{name}": value for name, value in more.items()}
         more = {**named, "environment": self._environment(), "fingerprint": self.fingerprint}
         metrics.write_metrics(self.out, kind, more)
         self._trackers.finish()
         checkpoint.remove_all(self.out)
-
-
-SHOWN = ("loss", "reward", "lr", "grad_norm", "tokens_per_s", "mfu", "peak_memory_gb")
-Show = Callable[[int, dict[str, float]], None]
-
-
-@contextmanager
-def _bar(title: str, done: int, total: int, shown: bool) -> Iterator[Show]:
-    """A progress bar on a terminal's stderr; elsewhere nothing, since progress.jsonl says it all."""
-    if not (shown and sys.stderr.isatty()):
-        yield lambda step, quantities: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    texts = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
-    columns = (texts[0], BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), texts[1])
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total, completed=done, note="")
-
-        def show(step: int, quantities: dict[str, float]) -> None:
-            names = [name for name in SHOWN if name in quantities]
-            bar.update(task, completed=step, note="  ".join(f"{name} {quantities[name]:.4g}" for name in names))
-
-        yield show

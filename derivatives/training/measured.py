@@ -19,20 +19,13 @@ if TYPE_CHECKING:
 IN_LOOP = "derivatives.training.in_loop"
 
 
-class Unmeasured:
-    """What a run without held-out data has in the place of `in_loop.InLoop`."""
-
-    def require_remembered(self) -> None:
-        """Nothing was measured, so nothing was forgotten."""
-
-
 @contextmanager
-def measured(trainer: Trainer) -> Iterator[Unmeasured]:
+def measured(trainer: Trainer) -> Iterator[None]:
     """Have a trainer measure what its stage's configuration names, for as long as this lasts. Raises UserError."""
     stage = trainer.stage
     assert not isinstance(stage, RlStage)
     if not stage.heldout_text and not stage.probe_tasks:
-        yield Unmeasured()
+        yield
         return
-    with importlib.import_module(IN_LOOP).measuring(trainer) as in_loop:
-        yield in_loop
+    with importlib.import_module(IN_LOOP).measuring(trainer):
+        yield

@@ -78,9 +78,11 @@ def load_model(
     check_folder(folder)
     tokenizer = load_tokenizer(folder)
     loaded: Any
+    unpacking = _unpacking(folder)
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
+            **unpacking,
             dtype=DTYPES[precision],
             attn_implementation=attention.REGISTERED_NAME,
             local_files_only=True,
@@ -104,6 +106,22 @@ def load_model(
     attention.set_method(model, attention.choose(device, DTYPES[precision], attention.head_dim_of(model)))
     model.get_input_embeddings().padding_idx = None  # else the pad token, which is also the end of text, learns nothing
     return model.to(device).eval(), tokenizer
+
+
+def _unpacking(folder: Path) -> dict[str, Any]:
+    """For an export with 8 or 4 bits: a config that has transformers unpack its weights, as any other folder's are. It
+    would keep them packed, and only its own linear layers can use such weights."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    settings = getattr(config, "quantization_config", None)
+    if settings is None:
+        return {}
+    if settings.get("quant_method") != "compressed-tensors":
+        raise UserError(
+            f"model: {folder} holds weights with fewer bits by {settings.get('quant_method')!r}; allowed: 16 and 32 "
+            "bits, and what `derive export --to int8 | int4` writes"
+        )
+    config.quantization_config = {**settings, "dequantize": True}
+    return {"config": config}
 
 
 def check_folder(folder: Path) -> None:

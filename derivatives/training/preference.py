@@ -73,9 +73,13 @@ def row_log_probs(
         return empty_N.index_add(0, batch.rows_T, log_probs_T)
 
     sums_N = share_loss(of, hidden_TE, head_VE, trained_T, ranks)
-    if not mean:
-        return sums_N
-    return sums_N / empty_N.index_add(0, batch.rows_T, trained_T.float()).clamp(min=1.0)
+    return sums_N / num_trained_tokens(batch) if mean else sums_N
+
+
+def num_trained_tokens(batch: PackedBatch) -> Tensor:
+    """Tokens of each packed row that are trained on, at least 1, FP32 [N]."""
+    trained_T = (batch.weights_T > 0).float()
+    return trained_T.new_zeros(len(batch.lengths)).index_add(0, batch.rows_T, trained_T).clamp(min=1.0)
 
 
 def reference_log_probs(stage_file: StageFile, pairs: Sequence[Pair], out: Path, ranks: Ranks, key: str) -> Tensor:

@@ -56,6 +56,8 @@ DATATROVE = Peer(
     "datatrove",
     ("datatrove[io,processing]==0.10.1", "spacy==3.8.18", "orjson==3.13.0", "tokenizers==0.23.3", "numpy==2.4.6"),
 )
+LLAMA_CPP = Peer("llama-cpp", ("llama-cpp-python==0.3.36",))
+"""Built from source: needs a C++ compiler and cmake, and takes minutes (`gguf_check.py`)."""
 PEERS = (MATH_VERIFY, QWEN_GRADER, CODE_GRADERS, LIGHTEVAL, INSPECT, TRL, DATATROVE)
 
 

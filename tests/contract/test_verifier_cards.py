@@ -13,7 +13,7 @@ from verifiers.registry import BUILT_IN
 
 ROOT = Path(__file__).parents[2]
 RENEW = "make cards VERIFIERS={name}  (or: python -m verifiers.certify.renew {name}; DERIVE_DATA names the data mirror)"
-PINNED_LIBRARY = {"puzzles": "reasoning-gym", "think_puzzles": "reasoning-gym"}
+PINNED_LIBRARY = {"puzzles": "reasoning-gym", "think_puzzles": "reasoning-gym", "think_own": "reasoning-gym"}
 """A verifier whose judgement is that of a library has its version in its own; another one there, another card."""
 
 

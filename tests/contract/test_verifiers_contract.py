@@ -276,6 +276,53 @@ CASES: dict[str, list[tuple[Task, list[str], list[str]]]] = {
             ],
         ),
     ],
+    "think_own": [
+        (
+            Task("1", "", "42"),
+            ["<think>6 * 7</think>\\boxed{42}", "<think>Not \\boxed{41}.</think>The answer is 42."],
+            [
+                "\\boxed{42}",
+                "<think>6 * 7</think>\\boxed{24}",
+                "<think>\\boxed{42}</think>",
+                "<think></think>\\boxed{42}",
+                "",
+            ],
+        ),
+        (
+            Task("2", "", "", "instructions", CONSTRAINTS),
+            ["<think>zebra, no comma</think>A zebra has stripes. That is all."],
+            ["A zebra has stripes. That is all.", "<think>a</think>A zebra, striped. That is all.", "<think>a</think>"],
+        ),
+        (
+            Task("3", "", "42", "puzzles", LEGS),
+            ["<think>a</think>It has 42 legs."],
+            ["It has 42 legs.", "<think>a</think>It has 24 legs.", "</think>\\boxed{42}<think>"],
+        ),
+    ],
+    "counterpart": [
+        (
+            Task("1", "", "42"),
+            ["\\boxed{42}", "<think>6 * 7</think>\\boxed{42}"],
+            ["42", "\\boxed{42.0}", "<think>\\boxed{42}</think>", "\\boxed{24}", ""],
+        ),
+        (
+            Task("2", "", "", "instructions", {"patterns": [".*lamp.*", "[^A-Z]*"]}),
+            ["a lamp", "<think>The lamp</think>\na lamp\n", "lamps\nand lamps"],
+            ["a Lamp", "a light", "<think>a lamp</think>", "<think>a lamp", "</think>", ""],
+        ),
+    ],
+    "fim": [
+        (
+            Task("1", "", "    return 2 * n", "fim", {"cut": "line"}),
+            ["return 2 * n", "\n    return 2 * n\nprint(2)", "    return 2 * n<|endoftext|>x"],
+            ["", "return 2*n", "x\nreturn 2 * n", "<|endoftext|>return 2 * n", "return 2 * n  # twice"],
+        ),
+        (
+            Task("2", "", "a = 1\nb = 2\n", "fim", {"cut": "span"}),
+            ["a = 1\nb = 2", " a = 1\nb = 2\n"],
+            ["a = 1", "a = 1\nb = 2\nc = 3", "a = 1\n b = 2"],
+        ),
+    ],
     "composite": [
         (
             Task("1", "", "42"),
@@ -340,6 +387,21 @@ FAULTY: dict[str, list[tuple[Task, str]]] = {
     ],
     "think_math": [(Task("1", "", ""), "math:empty_gold")],
     "think_puzzles": [(Task("1", "", "42"), "puzzles:unknown_family")],
+    "think_own": [
+        (Task("1", "", ""), "own:empty_gold"),
+        (Task("1", "", "42", "exact"), "own:no_part_for_verifier: exact"),
+        (Task("1", "", "", "code", {"kind": "calls"}), "own:gold_unreadable"),
+    ],
+    "counterpart": [
+        (Task("1", "", ""), "empty_gold"),
+        (Task("1", "", "a,b", "table"), "no_part_for_verifier: table"),
+        (Task("1", "", "", "instructions", CONSTRAINTS), "gold_unreadable: patterns: missing"),
+        (Task("1", "", "", "instructions", {"patterns": ["("]}), "gold_unreadable: patterns"),
+    ],
+    "fim": [
+        (Task("1", "", " ", "fim", {"cut": "line"}), "empty_gold"),
+        (Task("1", "", "x", "fim", {"cut": "word"}), "gold_unreadable: cut"),
+    ],
     "composite": [(Task("1", "", ""), "math:empty_gold")],
 }
 """Tasks that nothing can be judged by, and how the reason begins. `format` needs nothing of a task."""

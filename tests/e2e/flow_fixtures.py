@@ -26,7 +26,8 @@ stages:
   - {{id: rl, kind: rl, data: [problems], steps: 2, learning_rate: 0.1, verifier: math,
      allow_uncertified: true}}
   - {{id: evaluate, kind: evaluate, models: [base, sft, rl], judge: math, tasks: [{{name: "{data}"}}]}}
-  - {{id: release, kind: release, evaluation: evaluate, name: fake-math}}
+  - {{id: release, kind: release, evaluation: evaluate, name: fake-math, allow_same_judge: true,
+     keep: {{tasks: none, bits_per_byte: none}}}}
 """
 
 DRIVER = """

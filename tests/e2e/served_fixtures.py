@@ -39,7 +39,10 @@ UP = "from flows.cli import entry; entry()"
 class Up:
     """`derive up` in a process, and what the UI would ask of its server. Use it as a context."""
 
-    def __init__(self, folder: Path, fake_stage: str, url: str = "", words: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, fake_stage: str, url: str = "", words: tuple[str, ...] = (), port: str = ""
+    ) -> None:
+        self.port = port
         self.folder, self.store = folder, Store(folder / "store")
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
         (folder / "site").mkdir(exist_ok=True)
@@ -59,7 +62,7 @@ class Up:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-u", "-c", UP, "up", "--store", str(self.store.root), *self._words]
-        self.port = self.url.split(":")[-1].split("/")[0] if self.url else str(free_port())
+        self.port = self.url.split(":")[-1].split("/")[0] if self.url else self.port or str(free_port())
         command += ["--port", self.port]
         with self.log.open("ab") as log:
             return subprocess.Popen(
@@ -158,6 +161,14 @@ class Up:
 
     def press_retry(self, flow_run: str) -> None:
         self.set_state(flow_run, type="SCHEDULED", name="AwaitingRetry", message="Retry from the UI")
+
+    def kill_all_but(self, flow: int | None) -> None:
+        """SIGKILL for `derive up`, its server and all below it at one moment, but for a flow process and its stage."""
+        spared = set() if flow is None else {flow, *descendants(flow)}
+        for pid in [self.process.pid, *descendants(self.process.pid)]:
+            if pid not in spared and runs(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
 
     def stage_pids(self) -> list[int]:
         path = self.folder / "starts"

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configs.errors import UserError
-from configs.settings.evaluation import Gate, ReleaseStage
+from configs.settings.evaluation import Gate, Keep, ReleaseStage
 from configs.stage import StageFile, StageInput
 from derivatives import release
 from derivatives.export import export_model
@@ -63,6 +63,9 @@ def results() -> dict[str, Any]:
     }
 
 
+NOTHING_KEPT = Keep(tasks="none", bits_per_byte="none")
+
+
 def stage_file(
     folder: Path, gates: tuple[Gate, ...], evaluation: dict[str, Any], checkpoint: Path = SEEDLING
 ) -> StageFile:
@@ -79,7 +82,9 @@ def stage_file(
         )
     )
     (folder / "evaluate" / "samples.jsonl").write_text(
-        json.dumps({"model": "rl", "outcome": "correct", "prompt": "What is `5` + 'six'?\n"}) + "\n"
+        json.dumps({
+            "model": "rl", "outcome": "correct", "prompt": "What is `5` + 'six'?\n", "source": "reasoning_gym/chain_sum"
+        }) + "\n"
     )
     (folder / "corpus" / "data").mkdir(parents=True, exist_ok=True)
     (folder / "corpus" / "data" / "report.json").write_text(
@@ -120,7 +125,9 @@ def stage_file(
         recipe="math/tiny",
         model="rl",
         lineage=lineage,
-        stage=ReleaseStage(id="release", evaluation="evaluate", gates=gates, name="Seedling Math", system=SYSTEM),
+        stage=ReleaseStage(
+            id="release", evaluation="evaluate", gates=gates, name="Seedling Math", system=SYSTEM, keep=NOTHING_KEPT
+        ),
         inputs={
             "base": StageInput(kind="base", path=str(SEEDLING)),
             "rl": StageInput(kind="rl", path=str(folder / "rl"), digest="d1"),
@@ -191,7 +198,8 @@ def test_the_chat_template_renders_the_default_system_prompt_verbatim(released: 
 def test_the_card_holds_the_licence_the_figures_the_data_and_the_lineage(released: Path) -> None:
     card = (released / "release" / "README.md").read_text()
     front = yaml.safe_load(card.split("---\n")[1])
-    assert front["license"] == "cc-by-4.0" and front["base_model"] == "seedling" and "math" in front["tags"]
+    assert front["license"] == "cc-by-4.0" and "math" in front["tags"]
+    assert "base_model" not in front, "the seedling is no model of the hub"
     for expected in [
         "| **rl** (released) | 25.0% [23.0, 27.0] | 1,000 | 31.5 | 3.0% | chat |",
         "best constant answer | 3.1%",

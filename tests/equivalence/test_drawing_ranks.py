@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +63,8 @@ def test_two_ranks_evaluate_as_one_does(tmp_path: Path) -> None:
         id="evaluate", models=("base", "again"), few_shot=0, num_samples=2, num_sampled_problems=10,
         tasks=(TaskSource(name="reasoning_gym/basic_arithmetic", split="heldout", count=41, seed=3),),
         heldout_text=(CorpusSource(name="python_stdlib", split="heldout", count=3),),
-        sampling=Sampling(max_new_tokens=12), judge="exact",
+        sampling=Sampling(max_new_tokens=12), judge="exact", thinking_budgets=(4, 12), answer_tokens=4,
+        kept_tasks=(TaskSource(name="reasoning_gym/chain_sum", split="heldout", count=11, seed=3),),
     )  # fmt: skip
     one, two = (run(tmp_path, num, "evaluate", stage, ("base", "again")) for num in (1, 2))
     ours, theirs = (json.loads((out / "results.json").read_text()) for out in (one, two))
@@ -73,7 +77,39 @@ def test_two_ranks_evaluate_as_one_does(tmp_path: Path) -> None:
         assert other["pass@1"]["value"] == pytest.approx(figures["pass@1"]["value"], abs=0.1)
         for text, bits in figures["bits_per_byte"].items():
             assert other["bits_per_byte"][text] == pytest.approx(bits, rel=1e-3)
+        assert other["kept_all"]["total"] == 11 and other["maj@k"]["problems"] == 10
+        assert other["kept_all"]["value"] == pytest.approx(figures["kept_all"]["value"], abs=0.2)
+        assert other.keys() == figures.keys()
     samples = [[json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()] for out in (one, two)]
     assert [line["task"] for line in samples[0]] == [line["task"] for line in samples[1]]
+    for name in ("samples_kept.jsonl", "samples_budgets.jsonl"):
+        tasks = [[json.loads(line)["task"] for line in (out / name).read_text().splitlines()] for out in (one, two)]
+        assert tasks[0] == tasks[1]
     same = sum(a["completion"] == b["completion"] for a, b in zip(*samples, strict=True))
     assert same >= 0.8 * len(samples[0])
+
+
+def test_two_ranks_that_are_killed_within_a_model_go_on_after_its_last_part(tmp_path: Path) -> None:
+    stage = EvaluateStage(
+        id="evaluate", models=("base",), few_shot=0, num_samples=2, num_sampled_problems=4,
+        tasks=(TaskSource(name="reasoning_gym/chain_sum", split="heldout", count=9, seed=3),),
+        kept_tasks=(TaskSource(name="reasoning_gym/gcd", split="heldout", count=7, seed=3),),
+        heldout_text=(CorpusSource(name="python_stdlib", split="heldout", count=20),),
+        sampling=Sampling(max_new_tokens=12), thinking_budgets=(4,), answer_tokens=4, judge="exact",
+    )  # fmt: skip
+    whole = run(tmp_path, 2, "evaluate", stage, ("base",))
+    out, partial = tmp_path / "killed", tmp_path / "killed" / "checkpoints" / "evaluated-base.json"
+    process = start_stage("evaluate", tmp_path / "of2.json", out, 2)
+    deadline = time.monotonic() + DEADLINE_S
+    while not (partial.is_file() and "kept" in json.loads(partial.read_text())["parts"]):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    left = partial.read_text()
+    again = start_stage("evaluate", tmp_path / "of2.json", out, 2)
+    said = again.communicate(timeout=DEADLINE_S)[1]
+    assert again.returncode == 0, said
+    assert {"format", "greedy", "samples", "kept"} <= json.loads(left)["parts"].keys() and not partial.exists()
+    for name in ("results.json", "samples.jsonl", "samples_kept.jsonl", "samples_budgets.jsonl"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name

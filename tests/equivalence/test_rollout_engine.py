@@ -233,13 +233,15 @@ def test_padding_ids_are_never_drawn(model: Qwen2ForCausalLM, tokenizer: PreTrai
     assert max(drawn) < num_real_tokens(tokenizer) and len(drawn) > 500
 
 
+@pytest.mark.parametrize("single", [True, False])
 def test_a_stop_text_ends_a_completion_soon_after_it_and_changes_nothing_before(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, single: bool
 ) -> None:
     sampling = Sampling(temperature=1.0, max_new_tokens=100)
     whole = RolloutEngine(model, tokenizer, num_slots=3).generate(PROMPTS, 1, sampling, seed=3)
     text = tokenizer.decode(whole[1][0].token_ids[4:7])
-    stopped = RolloutEngine(model, tokenizer, num_slots=3).generate(PROMPTS, 1, sampling, seed=3, stop_text=text)
+    stops = text if single else ("nowhere to be found", text)
+    stopped = RolloutEngine(model, tokenizer, num_slots=3).generate(PROMPTS, 1, sampling, seed=3, stop_text=stops)
     ids, shorter = whole[1][0].token_ids, stopped[1][0].token_ids
     assert len(ids) == 100
     assert 7 <= len(shorter) <= 7 + 16

@@ -149,6 +149,39 @@ def test_the_first_step_has_no_margin_and_training_makes_one(tmp_path: Path, bas
     assert "<svg" in (tmp_path / "out" / "plots" / "margin.svg").read_text()
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_likelihood_term_is_the_chosen_completions_cross_entropy(
+    tmp_path: Path, base: Path, normalize: bool
+) -> None:
+    data = write_pairs(tmp_path / "pairs.jsonl", 9)
+    model, tokenizer = load_model(base, "fp32")
+    given = {"batch_pairs": 9, "precision": "fp32", "normalize_length": normalize}
+    pairs, _ = dpo.read_pairs(dpo_file(base, data).stage, "data", [data], tokenizer)  # type: ignore[arg-type]
+    rows = [pair.rows[0] for pair in pairs]
+    with torch.no_grad():
+        sums = padded_log_probs(model, rows)
+    wanted = -(sums / torch.tensor([len(row.ids) - row.trained_from for row in rows])).mean().item()
+    losses = []
+    for weight in (0.0, 0.5):
+        out = tmp_path / str(weight)
+        out.mkdir()
+        dpo.run(dpo_file(base, data, nll_weight=weight, micro_batch_tokens=150, **given), out)
+        losses.append(curve(out)[0][1])
+    assert losses[0] == pytest.approx(0.6931472, abs=1e-5)
+    assert losses[1] - losses[0] == pytest.approx(0.5 * wanted, rel=1e-4)
+
+
+def test_with_the_likelihood_term_the_chosen_completions_gain(tmp_path: Path, base: Path) -> None:
+    data = write_pairs(tmp_path / "pairs.jsonl", 24)
+    gained = []
+    for weight in (0.0, 1.0):
+        out = tmp_path / str(weight)
+        out.mkdir()
+        dpo.run(dpo_file(base, data, epochs=5.0, nll_weight=weight), out)
+        gained.append(curve(out)[-1][5])
+    assert gained[1] > gained[0] + 0.1
+
+
 def test_one_large_batch_and_many_small_ones_are_the_same_step(tmp_path: Path, base: Path) -> None:
     data = write_pairs(tmp_path / "pairs.jsonl", 24)
     curves = []

@@ -15,7 +15,7 @@ from configs.errors import UserError
 from configs.schema import Recipe
 from configs.stage import StageFile, read_progress
 from derivatives import sft
-from derivatives.evaluation.texts import bits_per_byte
+from derivatives.evaluation.texts import bits_per_byte, document_costs
 from derivatives.training.loop import Trainer
 from derivatives.training.model import load_model
 from flows.source import closure
@@ -42,7 +42,7 @@ def measured_file(base: Path, folder: Path, **stage: Any) -> StageFile:
 
 def bits(folder: Path, name: str) -> float:
     model, tokenizer = load_model(folder, "bf16")
-    return bits_per_byte(model, tokenizer, [TEXTS[name] * 3])
+    return bits_per_byte(document_costs(model, tokenizer, [TEXTS[name] * 3]))
 
 
 def test_bits_per_byte_are_those_of_the_evaluate_stage_and_forgetting_is_named(

@@ -203,6 +203,9 @@ def over(tmp_path: Path, **record: Any) -> Run:
 def test_at_its_end_the_page_is_the_summary(tmp_path: Path) -> None:
     gate = {"metric": "pass@1", "against": "base", "gain": 0.3, "low": 0.2, "high": 0.4, "required": 0.1}
     stages = [{"id": "release", "kind": "release", "metrics": {"gates": [{**gate, "passed": True}]}}]
+    kept = {"metric": "bits_per_byte rise", "tasks": "python", "against": "base", "default": -0.01, "passed": True,
+            "measured": "+8.7%", "requirement": "rise by at most +12.0%, looser than the default +1.0%"}  # fmt: skip
+    stages[0]["metrics"]["gates"].append(kept)  # type: ignore[index]
     run = over(tmp_path, release="/store/ab/abc/release", stages=stages)
     run.results, run.card = RESULTS, "/v2/artifacts/artifact/card"
     text = page(run, NOW)
@@ -210,6 +213,8 @@ def test_at_its_end_the_page_is_the_summary(tmp_path: Path) -> None:
     assert "| rl | 50.0% [40.0, 60.0] | +30.0 points [+20.0, +40.0] | - | 2 of 40 |" in text
     assert "The best constant answer reaches 7.8%." in text
     assert "| pass@1 | base | +30.0 points [+20.0, +40.0] | +10.0 points | ✔ passed |" in text
+    margin = "(must rise by at most +12.0%, looser than the default +1.0%)"
+    assert f"| bits_per_byte rise of python | base | +8.7% | {margin} | ✔ passed |" in text
     assert "Released ([model card](/v2/artifacts/artifact/card)) to:" in text and "/store/ab/abc/release" in text
     assert "derive run math/tiny" in text and "**rl**\n\n![reward" in text
     assert "Latest completions of rl, step 7" in text

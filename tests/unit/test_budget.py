@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.budget import LENGTHS, Budget, factor_for, in_words, parse_budget, scaled, training_stages
+from configs.budget import LENGTHS, Budget, Taken, factor_for, in_words, parse_budget, scaled, training_stages
 from configs.errors import UserError
 from configs.load import load_machine, load_recipe, verifier_overrides
-from configs.schema import STAGE_KINDS
+from configs.schema import STAGE_KINDS, Stage
 from flows import budgets, runs
 from flows.session import Request, prepare, resolve
 from flows.store import Store
+
+TINY = load_recipe("math/tiny")
 
 
 @pytest.mark.parametrize(
@@ -79,33 +83,87 @@ def test_every_kind_that_trains_has_a_length_and_no_other_kind_has() -> None:
     assert [stage.kind for stage in training_stages(recipe.stages)] == ["pretrain", "sft", "rl"]
 
 
-def test_all_lengths_get_the_same_factor_and_whole_numbers_are_rounded() -> None:
+def changed(stages: Sequence[Stage], overrides: Sequence[str]) -> list[Stage]:
+    """As `load_recipe` with these overrides, at once."""
+    found = {stage.id: stage for stage in stages}
+    for text in overrides:
+        (name, field), value = text.split("=")[0].split("."), float(text.split("=")[1])
+        found[name] = found[name].model_copy(update={field: value if field == "epochs" else int(value)})
+    return list(found.values())
+
+
+def taken_by(stages: Sequence[Stage], unit: str, examples: float = 750.0) -> list[Taken]:
+    """What the stages of math/tiny take, by hand: 32 examples a step, 100 tokens each, 2,000 tokens drawn a step."""
+    found = []
+    for stage in training_stages(stages):
+        if stage.kind == "pretrain":
+            steps, length, tokens = -(-stage.num_tokens // stage.batch_tokens), stage.batch_tokens, stage.num_tokens
+        elif stage.kind == "rl":
+            steps, length, tokens = stage.steps, 1, stage.steps * 2000
+        else:
+            total = max(1, round(stage.epochs * examples))
+            steps, length = -(-total // stage.batch_examples), stage.batch_examples / examples
+            tokens = max(1.0, stage.epochs * examples) * 100
+        found.append(Taken(stage, tokens if unit == "tokens" else steps, steps, length))
+    return found
+
+
+def test_all_lengths_get_the_same_factor_and_are_rounded_down() -> None:
     recipe = load_recipe("math/tiny", ["rl.steps=75", "sft.epochs=4", "pretrain.num_tokens=250_001"])
-    assert scaled(recipe.stages, 0.5) == ["pretrain.num_tokens=125000", "sft.epochs=2", "rl.steps=38"]
-    longer = load_recipe("math/tiny", scaled(recipe.stages, 1 / 3))
-    assert [getattr(longer.stage(name), LENGTHS[name]) for name in ("pretrain", "sft", "rl")] == [83334, 1.33333, 25]
+    tokens = taken_by(recipe.stages, "tokens")
+    half = Budget(sum(one.amount for one in tokens) / 2, "tokens")
+    assert scaled(half, tokens) == (0.5, ["pretrain.num_tokens=125000", "sft.epochs=2", "rl.steps=37"])
+    _, third = scaled(replace(half, amount=half.amount / 1.5), tokens)
+    assert third == ["pretrain.num_tokens=83333", "sft.epochs=1.33333", "rl.steps=25"]
 
 
-def test_the_factor_makes_the_total_the_budget_and_leaves_every_stage_a_step() -> None:
-    taken = [("sft", 30.0, 30), ("rl", 70.0, 10)]
+@given(st.integers(1, 10**6), st.integers(1, 4000), st.floats(0.01, 9), st.integers(1, 500), st.integers(5, 10**6))
+def test_a_budget_is_never_exceeded_and_leaves_every_stage_a_step(
+    num_tokens: int, steps: int, epochs: float, wanted: int, examples: int
+) -> None:
+    """Also where a last step that is not full counts as one."""
+    lengths = [f"rl.steps={steps}", f"sft.epochs={epochs!r}", f"pretrain.num_tokens={num_tokens}"]
+    stages = changed(TINY.stages, lengths)
+    for unit in ("steps", "tokens"):
+        taken = taken_by(stages, unit, examples)
+        least = sum(one.amount for one in taken) / min(one.steps for one in taken)
+        budget = Budget(least * wanted if unit == "tokens" else math.ceil(least * wanted), unit)  # type: ignore[arg-type]
+        became = taken_by(changed(stages, scaled(budget, taken)[1]), unit, examples)
+        assert min(one.steps for one in became) >= 1
+        assert sum(one.amount for one in became) <= budget.amount * (1 + 1e-8)
+
+
+def test_the_factor_makes_the_total_the_budget_and_what_is_too_little_is_told() -> None:
+    sft, rl = (TINY.stage(name) for name in ("sft", "rl"))
+    taken = [Taken(sft, 30.0, 30, 1.0), Taken(rl, 70.0, 10, 1.0)]  # type: ignore[arg-type]
     assert factor_for(Budget(50, "steps"), taken) == 0.5
     assert factor_for(Budget(10, "steps"), taken) == 0.1  # one step of rl
     with pytest.raises(UserError, match="^budget: 9 steps leaves rl less than one of its 10 steps; allowed: at least"):
         factor_for(Budget(9, "steps"), taken)
-    assert parse_budget(in_words(100 / 7, "steps", up=True)) == Budget(15, "steps")
-    assert parse_budget(in_words(4321.0, "seconds", up=True)) == Budget(4356, "seconds")  # 1.21 hours, not below
+    reference = [replace(taken[0], amount=40.0, fixed=10.0), taken[1]]  # of 110, 10 are before the first step
+    assert factor_for(Budget(60, "seconds"), reference) == 0.5
+    with pytest.raises(UserError, match=r"leaves rl less than one of its 10 steps; allowed: at least 0\.334 minutes"):
+        factor_for(Budget(19.9, "seconds"), reference)  # 10 and a tenth of 100
+
+
+@given(st.floats(1e-3, 1e9), st.sampled_from(["tokens", "steps", "seconds"]))
+def test_what_is_named_as_enough_is_a_budget_and_enough(amount: float, unit: str) -> None:
+    named = parse_budget(in_words(amount, unit, up=True))  # type: ignore[arg-type]
+    assert named is not None and named.unit == unit and named.amount >= amount * (1 - 1e-8)
+    assert named.amount <= amount * 1.011 + (1 if unit != "seconds" else 0.0)
 
 
 def test_steps_of_a_preset_come_to_the_budget(tmp_path: Path) -> None:
     asked = Request("math/tiny", budget="100 steps", machine="cpu", store=str(tmp_path))
     plan, fitted = resolve(asked, Store(tmp_path), load_machine("cpu"))
     assert fitted is not None
-    # 31 steps of pretrain, 94 of sft, 100 of rl: 225, each times 100/225.
-    assert fitted.overrides == ("pretrain.num_tokens=111111", "sft.epochs=1.77778", "rl.steps=44")
+    # 31 steps of pretrain, 94 of sft, 100 of rl: 225, each times 100/225, in whole steps: 14 of 8,192 tokens, 42 of 32
+    # examples out of 750, and 44.
+    assert fitted.overrides == ("pretrain.num_tokens=114688", "sft.epochs=1.792", "rl.steps=44")
     assert plan.recipe.stage("rl").steps == 44  # type: ignore[union-attr]
     assert fitted.said.startswith("budget 100 steps: the preset's 225 steps times 0.444: ")
     _, alone = resolve(replace(asked, until=("sft",)), Store(tmp_path), load_machine("cpu"))
-    assert alone is not None and alone.overrides == ("pretrain.num_tokens=200000", "sft.epochs=3.2")  # 100 of 125
+    assert alone is not None and alone.overrides == ("pretrain.num_tokens=204800", "sft.epochs=3.2")  # 25, 75
 
 
 def test_the_same_request_comes_to_the_same_lengths_whatever_is_predicted_later(
@@ -115,12 +173,13 @@ def test_the_same_request_comes_to_the_same_lengths_whatever_is_predicted_later(
     asked = Request("math/smoke", overrides=free, budget="20 steps", machine="cpu", store=str(tmp_path))
     session = prepare(asked)
     runs.save(session.store, session.record, session.plan.recipe)
-    monkeypatch.setattr(budgets, "_taken", lambda *_: [("rl", 1000.0, 1000)])
+    rl = session.plan.recipe.stage("rl")
+    monkeypatch.setattr(budgets, "_taken", lambda *_: [Taken(rl, 60.0, 60, 1.0)])  # type: ignore[arg-type]
     assert resolve(asked, session.store, session.machine)[0].stages[-1].digest == session.plan.stages[-1].digest
     assert "--budget '20 steps'" in session.record["command"]
     other = resolve(replace(asked, overrides=(*free, "rl.steps=3")), session.store, session.machine)[1]
     assert other is not None and other.key != session.record["budget"]["key"]
-    assert "rl.steps=1" in other.overrides  # 3 x 20/1000, and at least 1
+    assert other.overrides == ("rl.steps=20",)  # 60 x 20/60
 
 
 def test_a_budget_for_what_trains_nothing_or_is_not_known_is_refused(tmp_path: Path) -> None:
@@ -136,8 +195,8 @@ def test_a_budget_for_what_trains_nothing_or_is_not_known_is_refused(tmp_path: P
 def test_a_verifier_is_chosen_for_all_stages_of_rl_and_nothing_else() -> None:
     recipe = load_recipe("reasoning/tiny")
     ids = [stage.id for stage in recipe.stages if stage.kind == "rl"]
-    assert verifier_overrides(recipe, "exact") == [f"{name}.verifier=exact" for name in ids]
-    changed = load_recipe("reasoning/tiny", verifier_overrides(recipe, "exact"))
+    assert verifier_overrides(recipe, "think_math") == [f"{name}.verifier=think_math" for name in ids]
+    changed = load_recipe("reasoning/tiny", verifier_overrides(recipe, "think_math"))
     assert [stage for stage in changed.stages if stage.kind != "rl"] == [
         stage for stage in recipe.stages if stage.kind != "rl"
     ]

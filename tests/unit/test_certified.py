@@ -155,5 +155,5 @@ def test_a_release_names_the_cards_that_its_rewards_had() -> None:
     assert [certificate(one.get("card")) for role in ("reward", "audit") for one in found[role]] == [
         ["`abababababab`", "sums: 90.0% [59.6, 98.2]", "sums: 0.0% [0.0, 16.1]"],
         ["**not certified**", "", ""],
-        ["not asked for", "", ""],
+        ["none", "", ""],
     ]

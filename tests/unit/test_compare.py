@@ -32,7 +32,8 @@ def evaluation(folder: Path, right: set[str], value: float, bits: float) -> None
                 }) + "\n")  # fmt: skip
     (folder / "samples.jsonl").write_text("".join(lines))
     figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
-    models = {"base": {"pass@1": {**figure, "value": 0.0}}, "sft": {"pass@1": figure, "bits_per_byte": {"text": bits}}}
+    taught = {"pass@1": figure, "maj@k": {"k": 4, **figure}, "kept_all": figure, "bits_per_byte": {"text": bits}}
+    models = {"base": {"pass@1": {**figure, "value": 0.0}}, "sft": taught}
     (folder / "results.json").write_text(json.dumps({"models": models}))
 
 
@@ -81,6 +82,9 @@ def test_the_difference_is_that_over_the_same_problems(tmp_path: Path, pair: tup
     assert [(name, state) for name, state, _ in found.stages] == [
         ("examples", "same"), ("sft", "other"), ("evaluate", "other")]  # fmt: skip
     assert ("bits per byte, text", "1.250", "1.200", "-0.050") in compare.rows(found)
+    figure = dict(zip(("first", "second"), compare.rows(found)[0][1:3], strict=True))
+    for name in ("maj@k", "kept tasks"):
+        assert (name, figure["first"], figure["second"], "") in compare.rows(found)
     assert found.first.model == "sft"
 
 

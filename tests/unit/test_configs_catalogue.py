@@ -287,5 +287,5 @@ def test_a_corpus_can_be_cleaned_of_a_benchmark_without_gold_answers(mirror: Pat
     check_source("corpus.decontaminate[0]", source, question_sets())
     [benchmark] = load_benchmarks([source])
     assert (benchmark.name, benchmark.questions) == ("humaneval", (question,))
-    with pytest.raises(UserError, match=r"evaluate\.tasks\[0\]\.name: 'humaneval' is no task set"):
-        check_source("evaluate.tasks[0]", source)
+    with pytest.raises(UserError, match=r"evaluate\.tasks\[0\]\.name: 'fineweb_edu' is no task set"):
+        check_source("evaluate.tasks[0]", TaskSource(name="fineweb_edu"))

@@ -80,6 +80,12 @@ def test_same_as_follows_overrides_so_that_what_is_asked_is_what_is_cleaned_away
         assert recipe.stage(stage_id).decontaminate == asked
 
 
+def test_same_as_inside_a_list_adds_the_items_of_a_list() -> None:
+    recipe = load_recipe("reasoning/7b")
+    evaluate = recipe.stage("evaluate")
+    assert recipe.stage("problems").decontaminate == (*evaluate.tasks, *evaluate.kept_tasks)
+
+
 def test_same_as_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     text = MINIMAL.replace("steps: 4", "steps: {same_as: rl.stops}")
     assert complaint(write(tmp_path, "a.yaml", text)).startswith(
@@ -121,7 +127,7 @@ def test_another_base_forgets_the_commit_of_the_first(tmp_path: Path) -> None:
         ("rl.sampling.top_k=5", ["rl.sampling.top_k: 5 draws from another", "set rl.sampling.top_k=0"]),
         ("rl.sampling.tmperature=1", ["rl.sampling.tmperature: ", "did you mean 'temperature'?"]),
         ("rl.loss=grppo", ["rl.loss: 'grppo' ", "did you mean 'grpo'?", "'dapo'"]),
-        ("rl.verifier=mth", ["rl.verifier: 'mth' is no verifier", "did you mean 'math'?", "math, puzzles"]),
+        ("rl.verifier=mth", ["rl.verifier: 'mth' is no verifier", "did you mean 'math'?", "math_verify"]),
         ("evaluate.judge=puzzle", ["evaluate.judge: 'puzzle' is no verifier", "did you mean 'puzzles'?"]),
         ("rl.data=[problem]", ["rl.data: 'problem' names no earlier corpus", "did you mean 'problems'?"]),
         (
@@ -138,7 +144,7 @@ def test_another_base_forgets_the_commit_of_the_first(tmp_path: Path) -> None:
         ("evaluate.models=[sft, rl]", ["evaluate.models: 'base' is missing", "add base to evaluate.models"]),
         (
             "evaluate.heldout_text=[]",
-            ["release.gates[2].metric: 'bits_per_byte' is not measured", "evaluate.heldout_text"],
+            ["release.keep.bits_per_byte: 0.12 is required of what evaluate does not measure", "evaluate.heldout_text"],
         ),
         (
             "evaluate.tasks[0].name=reasoning_gym/chain_sun",
@@ -259,13 +265,13 @@ def test_added_stages_follow_the_one_named_and_can_be_set(tmp_path: Path) -> Non
     assert stages["more"].epochs == 3
 
 
-def test_the_control_experiment_shares_all_but_the_control_with_math_tiny() -> None:
-    tiny, control = ({s.id: s for s in load_recipe(name).stages} for name in ("math/tiny", "math/tiny-control"))
-    assert set(control) - set(tiny) == {"control"}
+def test_the_control_experiment_shares_all_but_the_controls_with_math_tiny() -> None:
+    tiny, control = ({s.id: s for s in load_recipe(name).stages} for name in ("math/tiny", "math/tiny-controls"))
+    assert set(control) - set(tiny) == {"rl_control_random", "rl_control_format", "rl_control_sft"}
     shared = [name for name in tiny if name not in ("evaluate", "release")]
     assert {name: control[name] for name in shared} == {name: tiny[name] for name in shared}
-    assert control["control"].model == "sft" and control["release"].model == "rl"
-    assert control["control"].data == control["sft"].data
+    assert control["rl_control_sft"].model == "sft" and control["release"].model == "rl"
+    assert control["rl_control_sft"].data == control["sft"].data
 
 
 def test_extends_in_a_circle_is_shown_as_the_chain(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_two_draws_from_one_source_have_two_names() -> None:
      "stage.sources[0].split: 'heldout' of 'python_stdlib' is kept for evaluation"),
     ({"output": "problems", "sources": [{"name": "python_stdlib"}]}, "'python_stdlib' has only text"),
     ({"output": "examples", "sources": [{"name": "asdiv", "split": "test"}]}, "'asdiv' has only answer, question"),
-    ({"output": "problems", "sources": [{"name": "mbpp"}]}, "'mbpp' has only question, solution; allowed for output"),
+    ({"output": "problems", "sources": [{"name": "opc_sft2_evol"}]}, "'opc_sft2_evol' has only question, solution; al"),
     ({"output": "tokens", "sources": [{"name": "gsm8k", "split": "test"}]}, "'test' of 'gsm8k' is kept for evaluation"),
 ])
 def test_what_cannot_be_built_is_said_before_anything_is_read(

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from configs.errors import UserError
 from configs.settings.machine import Machine
+from flows import device
 from flows.device import Turn, devices_of
 from tests.e2e.flow_fixtures import ROOT, until
 
@@ -107,6 +115,99 @@ def test_two_slots_let_two_compute_and_other_devices_are_not_waited_for(monkeypa
         turn.acquire(nobody_is_ahead)
     for turn in turns:
         turn.release()
+
+
+def test_every_environment_looks_into_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever TMPDIR says, and for root as for all others: a folder that not everybody may write to is nobody's."""
+    private, sealed, public = (tmp_path / name for name in ("private", "sealed", "public"))
+    for folder, mode in ((private, 0o755), (sealed, 0o777), (public, 0o1777)):
+        folder.mkdir()
+        folder.chmod(mode)
+    monkeypatch.delenv("DERIVE_DEVICES")
+    monkeypatch.setattr(device, "SHARED", (tmp_path / "missing", private, sealed, public))
+    for temporary in ("one", "other"):
+        monkeypatch.setenv("TMPDIR", str(tmp_path / temporary))
+        assert Turn(("cuda-0",), {}).folder == public / "derive-devices"
+    monkeypatch.setattr(device, "SHARED", (private,))
+    with pytest.raises(UserError, match="^DERIVE_DEVICES: none of .*; name a folder that they share"):
+        Turn(("cuda-0",), {})
+    assert Turn((), {}).names == ()  # who takes no device needs no folder
+
+
+def as_nobody(work: Callable[[], None]) -> int:
+    """The exit code of a child of another user; 0 where nothing was raised."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
+def test_users_wait_for_one_another_and_what_a_dead_one_of_another_user_left_counts_as_nothing() -> None:
+    """Each with a umask that keeps others out of what it makes."""
+    parent = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's own folders are closed to others
+    folder = parent / "devices"
+    parent.chmod(0o1777)
+    before = os.umask(0o077)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DERIVE_DEVICES", str(folder))
+            seen: list[dict[str, Any]] = []
+
+            class Seen(Exception):
+                pass
+
+            def look(ahead: list[dict[str, Any]]) -> None:
+                seen.extend(ahead)
+                raise Seen
+
+            def waits() -> None:
+                with contextlib.suppress(Seen):
+                    Turn(("cuda-0",), {"run": "theirs"}).acquire(look)
+                assert [one["run"] for one in seen] == ["ours"]
+
+            def takes_and_dies_with_a_ticket() -> None:
+                Turn(("cuda-0",), {"run": "theirs"}).acquire(look)
+                for name in (f"{1:020d}-1", f".{2:020d}-2"):
+                    (folder / "waiting" / name).write_text("{}")
+                    os.utime(folder / "waiting" / name, (0, 0))
+
+            with Turn(("cuda-0",), {"run": "ours"}) as turn:
+                turn.acquire(look)
+                assert as_nobody(waits) == 0
+            assert as_nobody(takes_and_dies_with_a_ticket) == 0
+            assert json.loads((folder / "cuda-0.0").read_text())["run"] == "theirs"  # written over ours
+            left = [folder / "waiting" / f".{3:020d}-3", folder / "waiting" / f"{4:020d}-4"]
+            for path in left:
+                path.write_text("{}")
+                os.utime(path, (0, 0))
+            seen.clear()
+            assert as_nobody(lambda: Turn(("cuda-0",), {"run": "theirs"}).acquire(look)) == 0
+            assert all(path.exists() for path in left)  # not theirs to remove
+            with Turn(("cuda-0",), {"run": "ours"}) as turn:
+                turn.acquire(look)
+            assert list((folder / "waiting").iterdir()) == []
+            folder.chmod(0o755)
+            (folder / "cuda-1.0").symlink_to(parent / "elsewhere")
+            with pytest.raises(UserError, match="cuda-1.0 cannot be used .*symbolic links"):
+                Turn(("cuda-1",), {"run": "ours"}).acquire(look)
+
+            def refused() -> None:
+                with pytest.raises(UserError, match="^DERIVE_DEVICES: .* cannot be used .*have its owner remove it"):
+                    Turn(("cuda-9",), {"run": "theirs"}).acquire(look)
+
+            assert as_nobody(refused) == 0
+    finally:
+        os.umask(before)
+        shutil.rmtree(parent)
 
 
 def test_what_a_stage_takes_follows_from_machine_kind_and_visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:

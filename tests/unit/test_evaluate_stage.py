@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +19,13 @@ from configs.settings.evaluation import EvaluateStage
 from configs.settings.machine import Machine
 from configs.stage import StageFile, StageInput
 from derivatives import evaluate
-from derivatives.evaluation import texts
+from derivatives.evaluation import examination, texts
 from derivatives.evaluation.answers import Answer
 from derivatives.evaluation.formats import Example, encode_plain, examples_for, gather_examples, own_answer
-from derivatives.evaluation.report import ModelAnswers, accuracy, floor, gain, model_figures
-from derivatives.evaluation.texts import bits_per_byte
+from derivatives.evaluation.partial import Partial
+from derivatives.evaluation.report import AtBudget, ModelAnswers, Questions, accuracy, floor, gain, model_figures
+from derivatives.evaluation.texts import bits_per_byte, document_costs
+from derivatives.evaluation.thinking import Budgets
 from derivatives.training import attention
 from derivatives.training.model import load_tokenizer, num_real_tokens, save_model
 from verifiers.api import Task, Verdict, correct, incorrect
@@ -64,20 +67,19 @@ def test_a_missing_verdict_is_wrong_in_the_figure_and_right_in_the_upper_bound()
 def test_a_models_figures_are_split_by_task_set() -> None:
     greedy = [answer("correct", num_tokens=2), answer("incorrect", truncated=True, num_tokens=10), answer("correct")]
     sampled = [[answer("correct"), answer("incorrect")], [answer("incorrect")] * 2]
-    model = ModelAnswers("chat", greedy, sampled, {"code": 1.5}, {"chat": 2 / 3})
-    found = model_figures(model, tasks("a", "b", "a"), 0.95, seed=0)
+    model = ModelAnswers("chat", greedy, sampled, {"code": [(100, 150.0), (300, 450.0)]}, {"chat": 2 / 3})
+    found = model_figures(model, Questions(tasks("a", "b", "a"), [0, 1]))
     assert {name: one["value"] for name, one in found["by_task"].items()} == {"a": 1.0, "b": 0.0}
     assert (found["pass@k"]["k"], found["pass@k"]["value"], found["pass@k"]["problems"]) == (2, 0.5, 2)
     assert found["mean_tokens"] == pytest.approx(16 / 3) and found["truncated_fraction"] == pytest.approx(1 / 3)
-    assert ModelAnswers.from_dict(json.loads(json.dumps(model.as_dict()))) == ModelAnswers(
-        "chat", greedy, sampled, {"code": 1.5}, {"chat": 2 / 3}
-    )
+    assert found["bits_per_byte"] == {"code": 1.5}
+    assert ModelAnswers.from_dict(json.loads(json.dumps(model.as_dict()))) == model
 
 
 def test_gains_are_paired_over_problems() -> None:
-    before = ModelAnswers("chat", [answer("correct"), answer("incorrect")] * 10, [], {})
-    after = ModelAnswers("chat", [answer("correct")] * 20, [], {})
-    found = gain(before, after, 0.95, seed=0)
+    before = ModelAnswers("chat", [answer("correct"), answer("incorrect")] * 10)
+    after = ModelAnswers("chat", [answer("correct")] * 20)
+    found = gain(before, after, Questions(tasks(*["a"] * 20)))
     assert found["pass@k"] is None
     assert found["pass@1"] is not None and found["pass@1"]["value"] == 0.5 and found["pass@1"]["low"] > 0.2
 
@@ -148,10 +150,14 @@ def test_bits_per_byte_is_the_models_own_likelihood(monkeypatch: pytest.MonkeyPa
         logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1, : num_real_tokens(tokenizer)]
     nats = -logits.log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None]).sum().item()
     num_bytes = len(document) + 2  # ü and ß take two bytes each
-    assert bits_per_byte(model, tokenizer, [document]) == pytest.approx(nats / math.log(2) / num_bytes, rel=1e-5)
+    expected = pytest.approx(nats / math.log(2) / num_bytes, rel=1e-5)
+    assert bits_per_byte(document_costs(model, tokenizer, [document])) == expected
+    # Each document has its own costs, whatever it is packed with.
+    costs = document_costs(model, tokenizer, ["x = 1\n", document, "y"])
+    assert [size for size, _ in costs] == [6, num_bytes, 1] and costs[1][1] / num_bytes == expected
     # In windows, every token still counts once, each window from an end of text.
     monkeypatch.setattr(texts, "WINDOW_TOKENS", 6)
-    assert bits_per_byte(model, tokenizer, [document]) != pytest.approx(nats / math.log(2) / num_bytes, rel=1e-5)
+    assert bits_per_byte(document_costs(model, tokenizer, [document])) != expected
 
 
 def overlap_stage(folder: Path, trained: str) -> StageFile:
@@ -248,11 +254,11 @@ def test_a_killed_stage_goes_on_after_the_last_finished_model(
     asked: list[Path] = []
     answer_all = evaluate.answer_all
 
-    def second_fails(folder: Path, *rest: object) -> ModelAnswers:
+    def second_fails(folder: Path, *rest: Any) -> ModelAnswers:
         asked.append(folder)
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return answer_all(folder, *rest)  # type: ignore[arg-type]
+        return answer_all(folder, *rest)
 
     monkeypatch.setattr(evaluate, "answer_all", second_fails)
     with pytest.raises(KeyboardInterrupt):
@@ -261,6 +267,135 @@ def test_a_killed_stage_goes_on_after_the_last_finished_model(
     assert [folder.parent.name for folder in asked] == ["first", "second", "second"]
     assert (killed / "results.json").read_bytes() == (whole / "results.json").read_bytes()
     assert (killed / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
+
+
+@pytest.fixture
+def whole_stage(tmp_path: Path, small_stage: StageFile) -> StageFile:
+    """With everything that can be asked for."""
+    lines = [json.dumps({"prompt": f"Say {word}.", "answer": word, "verifier": "exact"}) for word in ("a", "b", "c")]
+    (tmp_path / "kept.jsonl").write_text("\n".join(lines))
+    (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": f"Text {n}."}) + "\n" for n in range(3)))
+    stage = small_stage.stage.model_copy(
+        update={
+            "kept_tasks": (TaskSource(name=str(tmp_path / "kept.jsonl"), split="all"),),
+            "thinking_budgets": (2, 4), "answer_tokens": 3,
+        }
+    )  # fmt: skip
+    return small_stage.model_copy(update={"stage": stage})
+
+
+def test_problems_of_other_domains_are_judged_by_their_own_verifier_and_stand_apart(
+    tmp_path: Path, whole_stage: StageFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    evaluate.run(whole_stage, out)
+    results = json.loads((out / "results.json").read_text())
+    for one in results["models"].values():
+        assert set(one["by_task"]) == {"p.jsonl"} and one["pass@1"]["total"] == 5
+        assert one["kept"]["kept.jsonl"]["total"] == 3 == one["kept_all"]["total"]
+        assert one["maj@k"]["k"] == 2 and one["maj@k"]["problems"] == 3
+        assert one["tokens"]["right"] is None and one["tokens"]["wrong"]["count"] == 5
+        assert one["no_budgets"] in ("no answer opens a thought", "asked plainly, not as a chat")
+    pair = results["pairwise"]["base->sft"]
+    assert set(pair) == {
+        "pass@1", "pass@k", "maj@k", "by_task", "kept", "kept_by_task", "bits_per_byte"
+    } and pair["kept_by_task"] == {"kept.jsonl": pair["kept"]}  # fmt: skip
+    rise = pair["bits_per_byte"]["text.jsonl"]
+    bits = [results["models"][name]["bits_per_byte"]["text.jsonl"] for name in ("base", "sft")]
+    assert rise["value"] == pytest.approx(bits[1] / bits[0] - 1) and rise["documents"] == 3
+    assert rise["low"] <= rise["value"] <= rise["high"]
+    kept = [json.loads(line) for line in (out / "samples_kept.jsonl").read_text().splitlines()]
+    assert len(kept) == 2 * 3 and {line["reason"] for line in kept} == {"no_box"}, "the verifier exact, not the judge"
+    assert (out / "samples_budgets.jsonl").read_text() == "", "neither model thinks"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {"evaluate/sft/kept", "evaluate/sft/maj@k", "evaluate/sft/bits_per_byte/text.jsonl"} <= set(metrics)
+    assert "kept: kept.jsonl" in capsys.readouterr().out
+
+
+def test_a_problem_of_another_domain_that_was_trained_on_is_refused(tmp_path: Path, whole_stage: StageFile) -> None:
+    dirty = overlap_stage(tmp_path / "dirty", "Say b.").inputs["corpus"]
+    with pytest.raises(UserError, match="1 held-out questions are also in the training data"):
+        evaluate.run(whole_stage.model_copy(update={"inputs": {**whole_stage.inputs, "corpus": dirty}}), tmp_path)
+
+
+def test_a_stage_that_is_killed_within_a_model_goes_on_after_its_last_part(
+    tmp_path: Path, whole_stage: StageFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    evaluate.run(whole_stage, whole)
+    num_read, num_asked = 0, 0
+    costs, ask = examination.document_costs, examination.ask
+
+    def dies_at_the_second(*given: Any) -> Any:
+        nonlocal num_read
+        num_read += 1
+        if num_read == 2:
+            raise KeyboardInterrupt
+        return costs(*given)
+
+    def counted(*given: Any) -> Any:
+        nonlocal num_asked
+        num_asked += 1
+        return ask(*given)
+
+    monkeypatch.setattr(examination, "document_costs", dies_at_the_second)
+    monkeypatch.setattr(examination, "ask", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(whole_stage, killed)
+    before = num_asked
+    assert before == (2 + 1 + 2) + (1 + 1 + 1), "the base in two formats, its samples, the kept ones in two; then once"
+    evaluate.run(whole_stage, killed)
+    assert num_asked == before, "only the texts of the second model were left"
+    for name in ("results.json", "samples.jsonl", "samples_kept.jsonl", "samples_budgets.jsonl"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_partial_result_of_another_form_is_asked_anew(tmp_path: Path) -> None:
+    partial = Partial(tmp_path, "base", "this run")
+    partial.path.parent.mkdir()
+    another = {"fingerprint": "another", "parts": {"texts": {}}}
+    for text in ("no json", "[]", '{"fingerprint": "this run", "answers": {}}', json.dumps(another)):
+        partial.path.write_text(text)
+        assert partial.read() == {} and not partial.holds(examination.PARTS)
+    partial.write({"format": {"form": "chat"}})
+    assert partial.read() == {"format": {"form": "chat"}} and not partial.holds(examination.PARTS)
+
+
+def test_answers_at_budgets_are_written_to_be_read_of_models_that_think(tmp_path: Path) -> None:
+    protocol = evaluate.Protocol(tasks("a", "a"), budgets=Budgets((4, 8), 2))
+    thought = Answer("<think>a</think>b", "b", "correct", "reason", 6, False, thought="closed")
+    cut = Answer("<think>a\n</think>\nb", "b", "correct", "reason", 8, False, thought="forced")
+    thinks = ModelAnswers("chat", [thought] * 2, budgets=[AtBudget(4, [cut] * 2), AtBudget(8, [thought] * 2)])
+    plain = ModelAnswers("chat", [answer("correct")] * 2, budgets=[AtBudget(4, [answer("correct")] * 2)])
+    evaluate.write_samples(tmp_path, {"base": plain, "rl": thinks}, protocol)
+    lines = [json.loads(line) for line in (tmp_path / "samples_budgets.jsonl").read_text().splitlines()]
+    assert [(line["model"], line["task"], line["max_thinking_tokens"], line["thought"]) for line in lines] == [
+        ("rl", "t0", 4, "forced"), ("rl", "t1", 4, "forced"), ("rl", "t0", 8, "closed"), ("rl", "t1", 8, "closed")
+    ]  # fmt: skip
+    assert not (tmp_path / "samples_kept.jsonl").exists()
+
+
+def test_twins_stand_by_themselves_and_count_for_nothing_else() -> None:
+    problems = [
+        Task("1", "q1", "1", source="gsm8k"), Task("2", "q2", "1", source="gsm8k"),
+        Task("1t", "q1'", "1", metadata={"twin_of": "1"}, source="twins/gsm8k"),
+        Task("2t", "q2'", "1", metadata={"twin_of": "2"}, source="twins/gsm8k"),
+    ]  # fmt: skip
+    protocol = evaluate.Protocol(problems, num_samples=2)
+    assert protocol.sampled_problems() == [0, 1]
+    seen = ModelAnswers("chat", [answer("correct")] * 2 + [answer("incorrect")] * 2)
+    able = ModelAnswers("chat", [answer("correct")] * 4, contamination={"gsm8k": {"flag": True}})
+    found = evaluate.compare({"able": able, "seen": seen}, protocol.questions())
+    assert found["models"]["seen"]["pass@1"]["value"] == 1.0 and found["models"]["seen"]["pass@1"]["total"] == 2
+    assert found["models"]["able"]["by_task"]["gsm8k"]["contamination"] == {"flag": True}
+    assert found["pairwise"]["able->seen"]["pass@1"]["value"] == 0.0
+    assert found["pairwise"]["able->seen"]["by_task"]["twins/gsm8k"]["value"] == -1.0
+    assert found["twins"]["gsm8k"]["seen"]["gap"]["value"] == -1.0
+    with VerifierPool(num_workers=1) as pool:
+        assert floor(problems, pool.judge)["value"] == 1.0
 
 
 def test_one_checkpoint_is_evaluated_without_a_recipe(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from derivatives.evaluation.report import print_table
-from derivatives.evaluation.statistics import bootstrap_mean, pass_at_k, wilson
+from derivatives.evaluation.statistics import bootstrap_mean, bootstrap_means, pass_at_k, relative_rise, spread, wilson
+from derivatives.evaluation.table import print_table
 
 
 def test_wilson_gives_the_textbook_intervals() -> None:
@@ -55,11 +55,37 @@ def test_paired_gains_are_narrower_than_unpaired_figures() -> None:
     assert bootstrap_mean(after, 0.95, seed=0)["low"] < 0.5
 
 
+def test_several_figures_are_resampled_alike() -> None:
+    first, second = [0.0, 1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert bootstrap_means([first, second], 0.95, seed=3) == [bootstrap_mean(one, 0.95, 3) for one in (first, second)]
+
+
+def test_a_relative_rise_is_of_the_sums_and_its_interval_over_documents() -> None:
+    found = relative_rise([100.0, 300.0], [130.0, 300.0], 0.95, seed=0)
+    assert found["value"] == pytest.approx(30 / 400) and found["documents"] == 2
+    # Drawn twice, the first document rises by 30%, the second not at all; a quarter of the resamples are each of these.
+    assert (found["low"], found["high"]) == pytest.approx((0.0, 0.3))
+    many = [float(size) for size in range(100, 300)]
+    fallen = relative_rise(many, [0.98 * one for one in many], 0.95, seed=0)
+    assert fallen["low"] == pytest.approx(fallen["high"]) == pytest.approx(-0.02), "all alike: no doubt"
+
+
+def test_one_document_says_nothing_of_others() -> None:
+    assert relative_rise([100.0], [101.0], 0.95, 0) == {
+        "value": pytest.approx(0.01), "documents": 1, "low": None, "high": None,
+    }  # fmt: skip
+
+
+def test_lengths_are_shown_by_mean_and_quartiles() -> None:
+    assert spread([]) is None
+    assert spread([4, 8]) == {"count": 2, "mean": 6.0, "low_quartile": 5.0, "median": 6.0, "high_quartile": 7.0}
+
+
 @pytest.mark.parametrize(
     ("best", "shown"),
     [
-        ({"answer": "a text of many words\nand two lines", "value": 0.5}, "50.0% (a text of many words and...)"),
-        ({"answer": "[red]", "value": 0.01}, "1.0% ([red])"),
+        ({"answer": "a text of many words\nand two lines", "value": 0.5}, "50.0 (a text of many words and...)"),
+        ({"answer": "[red]", "value": 0.01}, "1.0 ([red])"),
         ({"answer": None, "value": None, "reason": "not judged by [it]"}, "none: not judged by [it]"),
     ],
 )

@@ -62,6 +62,18 @@ def test_the_result_table_has_intervals_gains_and_counts() -> None:
     ]  # fmt: skip
 
 
+def test_votes_and_kept_problems_stand_in_the_result_table_where_they_were_asked() -> None:
+    half = {"value": 0.5, "low": 0.4, "high": 0.6}
+    models = {name: {**one, "maj@k": {"k": 4, **half}, "kept_all": half} for name, one in RESULTS["models"].items()}
+    gains = {"rl": {**RESULTS["gains"]["rl"], "kept": {"value": -0.1, "low": -0.2, "high": 0.0}}}
+    base, rl = result_rows({"models": models, "gains": gains})
+    assert (base["maj@k"], base["kept"]) == ("50.0% [40.0, 60.0]", "50.0% [40.0, 60.0]")
+    assert rl["kept"] == "-10.0 points [-20.0, +0.0]"
+    console = Console(width=180, record=True, file=io.StringIO())
+    console.print(result_table({**RESULTS, "models": models, "gains": gains, "floor": {"value": 0.0625}}))
+    assert "maj@k" in (said := console.export_text()) and re.search(r"-10.0 points\s+\[-20.0, \+0.0\]", said)
+
+
 def test_the_result_table_says_what_a_constant_answer_reaches_or_why_there_is_none() -> None:
     none = {"best_constant": {"programs": {"answer": None, "value": None, "reason": "run, not [read]"}}, "value": None}
     console = Console(width=120, record=True, file=io.StringIO())

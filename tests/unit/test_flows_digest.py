@@ -9,9 +9,10 @@ import pytest
 
 from configs.errors import UserError
 from configs.load import load_recipe
+from configs.settings.evaluation import EvaluateStage
 from flows.base import resolve_base
-from flows.inputs import EXAMPLES, PROBLEMS, check_jsonl
-from flows.plan import input_names, make_plan
+from flows.inputs import EXAMPLES, PROBLEMS, check_jsonl, outside_data
+from flows.plan import input_names, make_plan, verifiers_of
 from flows.source import closure, imports_of, meaning, module_path
 from flows.store import Store
 from tests.e2e.flow_fixtures import write_base
@@ -152,3 +153,19 @@ def test_a_base_whose_files_are_damaged_is_told_without_loading_it(tmp_path: Pat
     assert "config.json holds a list; allowed: a JSON object" in complaint_after("config.json", b"[]")
     assert "tokenizer.json is not JSON" in complaint_after("tokenizer.json", b"\xff")
     assert "has no tokenizer.json" in complaint_after("tokenizer.json", None)
+
+
+def test_kept_tasks_are_judged_by_their_own_verifiers_and_the_digest_knows_them(tmp_path: Path) -> None:
+    line = {"prompt": "1 + 1?", "answer": "2", "verifier": "exact"}
+    (tmp_path / "kept.jsonl").write_text(json.dumps(line) + "\n")
+    given = {"id": "evaluate", "models": ["base"], "judge": "math",
+             "tasks": [{"name": "reasoning_gym/gcd", "split": "heldout", "count": 2}]}  # fmt: skip
+    plain = EvaluateStage.model_validate(given)
+    assert verifiers_of(plain) == ["math"] and "kept_tasks[0]" not in outside_data(plain)
+    kept = EvaluateStage.model_validate(
+        {**given, "audit": "exact", "kept_tasks": [{"name": str(tmp_path / "kept.jsonl"), "split": "all"}]}
+    )
+    assert verifiers_of(kept)[:2] == ["math", "exact"] and {"code", "puzzles"} < set(verifiers_of(kept))
+    before = outside_data(kept)["kept_tasks[0]"]
+    (tmp_path / "kept.jsonl").write_text(json.dumps({**line, "answer": "3"}) + "\n")
+    assert outside_data(kept)["kept_tasks[0]"] != before

@@ -12,10 +12,9 @@ import torch
 
 from configs.errors import UserError
 from derivatives.export import export_model
-from derivatives.formats import gguf_file
-from derivatives.formats.gguf_file import default_system, write_gguf, write_modelfile
+from derivatives.formats import gguf_file, weights
+from derivatives.formats.gguf_file import write_gguf
 from derivatives.training.model import save_model
-from flows.cli import main
 from tests.training_fixtures import NUM_TOKENS, VOCABULARY, load_tokenizer, tiny_model, write_tokenizer
 
 gguf = pytest.importorskip("gguf")
@@ -75,6 +74,38 @@ def test_fewer_bits_cost_what_they_must_and_it_is_measured(
     assert written.divergence is not None and written.divergence < 1.0
 
 
+def test_with_four_bits_the_embedding_keeps_eight(release: Path, tmp_path: Path) -> None:
+    write_gguf(release, tmp_path / "m.gguf", "q4_0")
+    _, tensors = read(tmp_path / "m.gguf")
+    types = {name: tensor.tensor_type.name for name, tensor in tensors.items()}
+    assert types["token_embd.weight"] == "Q8_0" and types["blk.0.ffn_up.weight"] == "Q4_0"
+
+
+def test_its_weights_come_back_under_the_names_of_the_release(release: Path, tmp_path: Path) -> None:
+    write_gguf(release, tmp_path / "m.gguf", "bf16")
+    config = weights.config_of(release)
+    found = dict(gguf_file.dequantised(release, tmp_path / "m.gguf"))
+    wanted = dict(weights.tensors(release, config))
+    assert found.keys() == wanted.keys()
+    for name, weight in wanted.items():
+        assert torch.equal(found[name], weight.float()), name
+    (tmp_path / "cut.gguf").write_bytes((tmp_path / "m.gguf").read_bytes()[:2000])
+    with pytest.raises(UserError, match="cannot be read as GGUF"):
+        list(gguf_file.dequantised(release, tmp_path / "cut.gguf"))
+
+
+def test_a_check_that_refuses_leaves_nothing(release: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def refuse(path: Path) -> None:
+        seen.append(path.stat().st_size)
+        raise UserError("too much was lost")
+
+    with pytest.raises(UserError, match="too much was lost"):
+        write_gguf(release, tmp_path / "m.gguf", "q8_0", check=refuse)
+    assert seen and list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_lost_too_much_is_not_written(release: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--max-divergence: with q4_0 .* nats a token .allowed: 1e-09.; take a type"):
         write_gguf(release, tmp_path / "m.gguf", "q4_0", 1e-9)
@@ -94,23 +125,6 @@ def test_the_same_problem_gets_the_same_answer(release: Path, tmp_path: Path) ->
         for folder, more in ((release, {}), (tmp_path, {"gguf_file": "m.gguf"}))
     ]
     assert answers[0] == answers[1]
-
-
-def test_the_command_writes_file_and_modelfile_and_says_what_it_cost(
-    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "m.gguf"
-    assert main(["export", str(release.parent), "--type", "q8_0", "--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert "read back and compared" in said and "nats a token apart" in said
-    text = (tmp_path / "Modelfile").read_text()
-    assert text.startswith("FROM ./m.gguf\n") and f'SYSTEM """{SYSTEM}"""' in text
-    assert 'PARAMETER stop "<|im_end|>"' in text
-    assert main(["export", str(release), "--out", str(out)]) == 2
-    assert "--out: " in capsys.readouterr().err
-    assert main(["export", str(tmp_path / "none")]) == 2
-    assert "is no folder" in capsys.readouterr().err
-    assert main(["export", str(release), "--out", str(tmp_path / "none" / "m.gguf")]) == 2
 
 
 def test_what_is_no_qwen2_release_is_refused(release: Path, tmp_path: Path) -> None:
@@ -133,9 +147,3 @@ def test_what_is_no_qwen2_release_is_refused(release: Path, tmp_path: Path) -> N
     with pytest.raises(UserError, match="cannot be read"):
         write_gguf(other, tmp_path / "m.gguf", "bf16")
     assert not list(tmp_path.glob("*.gguf")) and not list(tmp_path.glob(".*"))
-
-
-def test_the_system_prompt_of_a_release_is_found(release: Path, tmp_path: Path) -> None:
-    assert default_system(release) == SYSTEM
-    (tmp_path / "m.gguf").touch()
-    assert write_modelfile(release, tmp_path / "m.gguf").read_text().count("FROM") == 1

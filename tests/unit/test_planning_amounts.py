@@ -84,12 +84,15 @@ def test_conversations_count_what_the_assistant_says(tmp_path: Path) -> None:
     assert amount.train is not None and amount.train.trained == 2 * (3 + 1)
 
 
-def test_dpo_counts_both_completions_and_the_pass_of_the_reference(tmp_path: Path) -> None:
+def test_dpo_counts_both_completions_and_apart_from_its_steps_the_pass_of_the_reference(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", [{"prompt": "a", "chosen": "b c", "rejected": "d"}] * 6)
     stage = DpoStage(id="dpo", data=(str(path),), learning_rate=1e-6, batch_pairs=2)
     amount = amount_of(stage, known())
-    assert amount.steps == 3 + 1
+    assert (amount.steps, amount.before) == (3, 1.0)  # a third of what three steps take
     assert amount.train is not None and amount.train.tokens == 2 * 2 * (1 + TEMPLATE_TOKENS + 2 + 1)
+    assert amount.tokens == 3 * amount.train.tokens and amount.length == 2 / 6
+    twice = amount_of(stage.model_copy(update={"epochs": 2.0}), known())
+    assert (twice.steps, twice.before) == (6, 1.0)
 
 
 def rl(**fields: object) -> RlStage:
@@ -148,3 +151,68 @@ def test_pass_at_k_adds_samples_and_the_choice_of_a_format_adds_trials() -> None
     )  # fmt: skip
     amount = amount_of(stage, known())
     assert amount.draw is not None and amount.draw.completions == 1000 + 8 * 200 + 2 * 300
+
+
+def test_an_evaluation_counts_other_domains_and_what_follows_a_thought_that_is_closed() -> None:
+    task = {"name": "reasoning_gym/gcd", "split": "heldout", "count": 400}
+    kept = {"name": "functions/lists", "split": "heldout", "count": 200}
+    stage = EvaluateStage.model_validate(
+        {"id": "evaluate", "kind": "evaluate", "models": ["base", "sft"], "tasks": [task], "kept_tasks": [kept],
+         "few_shot": 2, "thinking_budgets": [64, 128], "answer_tokens": 32, "sampling": {"max_new_tokens": 256}}
+    )  # fmt: skip
+    amount = amount_of(stage, known())
+    # The base is tried in two formats: on 300 of 400 problems, and on all 200 others, whose better answers are kept.
+    whole = 400 + 200 + (2 * 300 + 2 * 200 - 200) / 2
+    forced = 400 * (1 - 64 / 256) + 400 * (1 - 128 / 256)
+    assert amount.draw is not None and amount.draw.completions == whole + forced
+    tokens = whole * 256 / 2 + forced * 32 / 2
+    assert amount.draw.mean_tokens == pytest.approx(tokens / (whole + forced))
+    assert amount.draw.prompts == 600 + forced
+    assert any("closed at the budgets" in one for one in amount.assumptions)
+
+
+def test_held_out_texts_are_read_and_nothing_is_drawn_for_them() -> None:
+    given = {"id": "evaluate", "kind": "evaluate", "models": ["base"], "few_shot": 0,
+             "tasks": [{"name": "reasoning_gym/gcd", "split": "heldout", "count": 100}]}  # fmt: skip
+    texts = [{"name": "python_stdlib", "split": "heldout", "count": 10}, {"name": "sympy_examples", "split": "heldout"}]
+    plain, read = (
+        amount_of(EvaluateStage.model_validate({**given, "heldout_text": found}), known()).draw for found in ([], texts)
+    )
+    assert plain is not None and read is not None and read.completions == plain.completions
+    more = (read.prompts - plain.prompts) * read.prompt_tokens
+    assert more == pytest.approx((10 * 6_000 + 200_000) / 3.5) and read.prompt_tokens == plain.prompt_tokens
+
+
+def test_the_probe_is_asked_of_the_first_model_alone() -> None:
+    task = {"name": "reasoning_gym/gcd", "split": "heldout", "count": 100}
+    given = {"id": "evaluate", "kind": "evaluate", "models": ["base", "sft"], "tasks": [task], "few_shot": 0}
+    plain, probed = (
+        amount_of(EvaluateStage.model_validate({**given, "probe": probe}), known()).draw for probe in (False, True)
+    )
+    assert plain is not None and probed is not None
+    assert probed.completions == plain.completions + 2 * 100 * 3 / 2, "problems and controls, at three shares"
+
+
+def test_examples_of_a_corpus_made_for_long_traces_are_planned_as_traces() -> None:
+    made = corpus("examples", {"name": "reasoning_gym/gcd", "count": 1000})
+    long = made.model_copy(update={"sequence_length": 32_768})
+    amount = amount_of(sft("corpus", epochs=2, batch_examples=100, max_length=16_384), known(long))
+    assert amount.steps == 20 and amount.train is not None
+    assert amount.train.tokens == pytest.approx(100 * (16_384 / 4 + TEMPLATE_TOKENS))
+    assert "4096 tokens each" in amount.assumptions[0]
+    short = amount_of(sft("corpus", batch_examples=100, max_length=16_384), known(made))
+    assert short.train is not None and short.train.tokens == pytest.approx(100 * (400 + TEMPLATE_TOKENS))
+
+
+def test_replayed_documents_come_on_top_of_the_examples(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / "documents.npy", np.array([0, 100, 400]))
+    path = write(tmp_path / "x.jsonl", [{"prompt": "a b c", "completion": "d e f g h"}] * 8)
+    plain = amount_of(sft(str(path), batch_examples=8), known())
+    replay = {"data": ["text"], "batch_tokens": 600}
+    mixed = amount_of(sft(str(path), batch_examples=8, replay=replay), known(text=Built(tmp_path)))
+    assert plain.train is not None and mixed.train is not None and mixed.steps == plain.steps == 1
+    assert mixed.train.tokens == plain.train.tokens + 600
+    assert mixed.train.trained == pytest.approx(plain.train.trained + 600 * (1 - 2 / 400))
+    squares = plain.train.tokens * plain.train.document_tokens + 600 * (100**2 + 300**2) / 400
+    assert mixed.train.document_tokens == pytest.approx(squares / mixed.train.tokens)

@@ -10,7 +10,7 @@ from configs.settings.machine import Machine
 from configs.settings.reinforcement import RlStage
 from configs.settings.training import SftStage
 from derivatives.losses import cross_entropy
-from derivatives.planning import amounts, checks, memory
+from derivatives.planning import answering, checks, memory
 from derivatives.planning.amounts import Amount
 from derivatives.planning.devices import GPUS, Device, device_of
 from derivatives.planning.memory import Drawing, Load, layer_bytes, memory_of
@@ -39,9 +39,10 @@ def test_constants_are_those_of_the_code_that_they_describe() -> None:
     assert (memory.SMALL_DEVICE, memory.SMALL_PREFILL) == (engine._SMALL_DEVICE, engine._SMALL_PREFILL)
     assert memory.PREFILL_TOKENS == engine._PREFILL_TOKENS
     assert checks.CHECKPOINTS_AT_ONCE == checkpoint.KEPT + 1
-    from derivatives import evaluate
+    from derivatives.evaluation import examination, texts
 
-    assert amounts.NUM_FORMAT_TRIALS == evaluate.NUM_FORMAT_TRIALS
+    assert answering.MAX_BYTES == texts.MAX_BYTES
+    assert answering.NUM_FORMAT_TRIALS == examination.NUM_FORMAT_TRIALS
 
 
 def test_peaks_of_gpus_are_those_that_the_progress_log_knows() -> None:

@@ -63,9 +63,12 @@ def test_the_example_question_is_a_short_one_that_the_released_model_solved(tmp_
         {"model": "base", "outcome": "correct", "prompt": "of another model"},
         {"model": "rl", "outcome": "incorrect", "prompt": "not solved"},
         {"model": "rl", "outcome": "correct", "prompt": "x" * 400},
+        {"model": "rl", "outcome": "correct", "prompt": "of a benchmark", "source": "gsm8k"},
+        {"model": "rl", "outcome": "correct", "prompt": "of the user", "source": "mine.jsonl"},
         {"model": "rl", "outcome": "correct", "prompt": "7 + 8?"},
     ]
-    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in samples))
+    made = ({"source": "reasoning_gym/chain_sum", **one} for one in samples)
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))
     assert release.sample_question(tmp_path, "rl") == "7 + 8?"
     assert release.sample_question(tmp_path / "nowhere", "rl") == "What is 12 + 30?"
 

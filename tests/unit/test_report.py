@@ -358,6 +358,25 @@ def test_an_evaluation_with_missing_figures_is_drawn_as_far_as_it_goes(tmp_path:
     Page(write_report({"stages": [{"id": "evaluate", "kind": "evaluate", "folder": str(tmp_path)}]}, tmp_path))
 
 
+def test_votes_kept_problems_budgets_and_flags_are_drawn_where_they_were_asked(tmp_path: Path) -> None:
+    half, lost = interval(0.5, 0.1), {"value": -0.046, "low": -0.06, "high": -0.032}
+    row = {"pass@1": half, "pass@k": {"k": 4, **half}, "maj@k": {"k": 4, **interval(0.437, 0.1)},
+           "kept": {"functions/lists": interval(0.123, 0.1)}, "kept_all": interval(0.123, 0.1),
+           "by_task": {"gsm8k": {**half, "contamination": {"flag": True}}}, "bits_per_byte": {"python_stdlib": 1.25},
+           "tokens": {"right": {"mean": 31.0}, "wrong": None}}  # fmt: skip
+    budget = {"max_thinking_tokens": 64, "pass@1": interval(0.456, 0.1), "maj@k": None, "mean_tokens": 65.0,
+              "over_smallest": interval(0.333, 0.1), "closed_fraction": 0.511}  # fmt: skip
+    models = {"base": {**row, "no_budgets": "no answer opens a thought"}, "rl": {**row, "budgets": [budget]}}
+    results = {"models": models,
+               "gains": {"rl": {"pass@1": lost, "kept": lost, "bits_per_byte": {"python_stdlib": lost}}}}  # fmt: skip
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    page = Page(write_report({"stages": [{"id": "evaluate", "kind": "evaluate", "folder": str(tmp_path)}]}, tmp_path))
+    for said in ("maj@4", "43.7 [33.7, 53.7]", "kept: functions/lists", "-4.6 [-6.0, -3.2]", "At thinking budgets",
+                 "45.6 [35.6, 55.6]", "51.1%", "base: no answer opens a thought", "right 31, wrong –",
+                 "Completed from memory by base: gsm8k"):  # fmt: skip
+        assert said in page.text, said
+
+
 def test_a_task_without_a_constant_answer_says_why(tmp_path: Path) -> None:
     by_task = {"programs": interval(0.5, 0.1), "words": interval(0.5, 0.1)}
     none = {"answer": None, "value": None, "reason": "run, not read"}

@@ -20,7 +20,7 @@ from derivatives import sample
 from derivatives.rollout.engine import Completion
 from derivatives.rollout.judged import Judged
 from derivatives.rollout.stored import StoredRollouts
-from derivatives.sample import Sorter, Writer, nearest_pairs, rate_of
+from derivatives.sample import Sorter, Writer, likeliest_pairs, nearest_pairs, rate_of
 from verifiers.api import Task, Verdict, correct, incorrect, no_verdict
 
 CHECKPOINT = Path(derivatives.seedling.__file__).parent / "checkpoint"
@@ -30,8 +30,8 @@ def stage(**given: Any) -> SampleStage:
     return SampleStage(**{"id": "sample", "data": ("p.jsonl",), **given})
 
 
-def drawn(text: str, verdict: Verdict, length: int = 3, cut: bool = False) -> Judged:
-    return Judged(Completion([1] * length, [-1.0] * length, "length" if cut else "stop", text), verdict)
+def drawn(text: str, verdict: Verdict, length: int = 3, cut: bool = False, log_prob: float = -1.0) -> Judged:
+    return Judged(Completion([1] * length, [log_prob] * length, "length" if cut else "stop", text), verdict)
 
 
 TASK = Task("t", "What is 3 + 4?", "7", source="sums", metadata={"family": "x"})
@@ -73,6 +73,40 @@ def test_a_pair_is_a_right_and_a_wrong_one_of_like_length_and_never_one_that_was
 def test_each_completion_is_in_one_pair_at_most() -> None:
     right, wrong = [drawn("a", RIGHT, 5), drawn("b", RIGHT, 6)], [drawn("c", WRONG, 5)]
     assert [(a.completion.text, b.completion.text) for a, b in nearest_pairs(right, wrong)] == [("a", "c")]
+
+
+def test_the_likeliest_wrong_one_of_like_length_is_unlearnt(tmp_path: Path) -> None:
+    right = [drawn("rare", RIGHT, 8, log_prob=-0.5), drawn("usual", RIGHT, 9, log_prob=-0.1)]
+    habit, slip = drawn("habit", WRONG, 10, log_prob=-0.2), drawn("slip", WRONG, 9, log_prob=-2.0)
+    short = drawn("short", WRONG, 4, log_prob=-0.01)  # the likeliest, but half as long
+    found = [(a.completion.text, b.completion.text) for a, b in likeliest_pairs(right, [slip, short, habit])]
+    assert found == [("usual", "habit"), ("rare", "slip")]
+    assert list(likeliest_pairs(right, [short])) == []
+    _, lines = sort(tmp_path, [*right, slip, habit], pairs_by="likelihood")
+    assert [(line["chosen"], line["rejected"]) for line in lines["pairs"]] == [("usual", "habit")]
+    _, lines = sort(tmp_path, [*right, slip, habit])
+    assert [(line["chosen"], line["rejected"]) for line in lines["pairs"]] == [("usual", "slip")]
+
+
+def test_the_report_says_which_problems_gave_pairs_and_why_others_did_not(tmp_path: Path) -> None:
+    groups = [
+        GROUP,
+        [drawn("all", RIGHT), drawn("of them", RIGHT)],
+        [drawn("none", WRONG), drawn("of these", no_verdict("away"))],
+        [drawn("one", RIGHT), drawn("cut off", incorrect("truncated"), 50, cut=True)],
+        [drawn("two", RIGHT, 8), drawn("\\boxed{8}", WRONG, 8)],  # the wrong one was written before
+        [drawn("all", RIGHT, 8), drawn("three", WRONG, 8)],  # the right one was
+        [drawn("?", no_verdict("away"))] * 2,  # no rate: left out of pairs as of everything
+    ]
+    sorter, found = sort(tmp_path, *groups, max_pairs=2)
+    report = sorter.report({})
+    assert report["paired"]["problems"] == {
+        "all_right": 1, "gave_pairs": 1, "no_fitting_wrong_one": 1, "no_usable_right_one": 1, "none_right": 1,
+        "wrong_ones_cut": 1,
+    }  # fmt: skip
+    assert (report["paired"]["chosen_tokens"], report["paired"]["rejected_tokens"]) == (6.0, 6.0)  # 9, 3 and 8, 4
+    assert len(found["pairs"]) == 2 and report["dropped"]["no_verdict"] == 1
+    assert "paired" not in sort(tmp_path, GROUP, max_pairs=0)[0].report({})
 
 
 def test_a_pass_rate_is_over_the_judged_and_counts_what_was_cut_as_wrong() -> None:

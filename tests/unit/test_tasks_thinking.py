@@ -12,7 +12,6 @@ from corpora.sources import open_source
 from verifiers.api import Outcome, Task
 from verifiers.exact import ExactVerifier
 from verifiers.format import FormatVerifier
-from verifiers.puzzles import PuzzleVerifier
 from verifiers.registry import load_verifier
 from verifiers.tasks import load_tasks, worked_solution
 from verifiers.tasks.solution import NoSolution, written
@@ -38,14 +37,14 @@ def test_a_solution_without_steps_is_no_thought() -> None:
 
 
 @pytest.mark.parametrize("source", COLD_START, ids=lambda source: source.name.partition("/")[2])
-def test_every_thought_of_the_cold_start_is_well_formed_and_right_to_each_judge(source: CorpusSource) -> None:
+def test_every_thought_of_the_cold_start_is_well_formed_and_right_to_reward_and_judge(source: CorpusSource) -> None:
     drawn = source.model_copy(update={"count": 60})
     documents = list(open_source(drawn, "examples", DropLog()))
     tasks = {task.prompt: task for task in load_tasks(
         TaskSource(name=source.name, count=60, params=source.params, seed=source.seed))}
     assert len(documents) == 60
     for document in documents:
-        for verifier in (FormatVerifier(), ExactVerifier(), PuzzleVerifier()):
+        for verifier in (FormatVerifier(), load_verifier("think_own"), load_verifier("counterpart")):
             verdict = verifier.judge(tasks[document.prompt], document.completion)
             assert verdict.outcome is Outcome.CORRECT, (verifier.name, document.completion, verdict)
 
@@ -54,15 +53,15 @@ def test_the_rewards_pay_for_a_thought_with_the_right_answer_and_for_nothing_les
     legs = load_tasks(TaskSource(name="reasoning_gym/leg_counting", count=1))[0]
     thought, plain = worked_solution(legs, "think"), worked_solution(legs)
     assert thought and plain
-    for name in ("think_math", "think_puzzles"):
+    for name in ("think_math", "think_puzzles", "think_own"):
         reward = load_verifier(name)
         assert reward.judge(legs, thought).score == 1.0
         assert reward.judge(legs, plain).score == 0.0
         assert reward.judge(legs, thought.replace("\\boxed{", "\\boxed{9")).score < 1.0
 
 
-@pytest.mark.parametrize("name", ["functions/lists", "python_stdlib", "gsm8k", "own.jsonl"])
-def test_only_worked_solutions_of_puzzles_can_be_thought(name: str) -> None:
+@pytest.mark.parametrize("name", ["structured/orders", "python_stdlib", "gsm8k", "own.jsonl"])
+def test_only_worked_solutions_of_our_own_can_be_thought(name: str) -> None:
     with pytest.raises(UserError, match=r"examples.sources\[0\].style: 'think' was given to '.*'; allowed: plain"):
         check_source("examples.sources[0]", CorpusSource(name=name, count=3, style="think"))
 

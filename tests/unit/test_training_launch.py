@@ -56,6 +56,40 @@ def test_the_rank_that_failed_first_gives_the_exit_code(code: str, exit_code: in
     assert finish(start(2, code)) == (exit_code, "", said)
 
 
+@pytest.mark.parametrize(
+    ("code", "exit_code", "said"),
+    [
+        ("stops(143)", 143, ""),
+        ("stops(76 if rank else 143)", 143, ""),  # one was quicker, the other one missed it
+        ("stops(2 if rank else 143)", 2, ""),  # a full disk while the checkpoint is written
+        ("stops(1 if rank else 76)", 1, ""),
+        ("rank and (open(sys.argv[1] + str(rank), 'w').write('1'), time.sleep(600)); stops(75)", 75, ""),
+        (
+            "rank and (open(sys.argv[1] + str(rank), 'w').write('1'), time.sleep(600)); stops(-9)", 137,
+            "rank 0 of 2 was killed by signal 9; the others were ended\n",
+        ),
+    ],
+)  # fmt: skip
+def test_a_rank_that_fails_while_all_are_stopped_gives_the_exit_code(
+    tmp_path: Path, code: str, exit_code: int, said: str
+) -> None:
+    """The failure is what has to be mended; that an end was asked for is known to whoever asked."""
+    stops = """
+def stops(code):
+    def end(*_):
+        time.sleep(0.3)
+        os.kill(os.getpid(), -code) if code < 0 else os._exit(code)
+    signal.signal(signal.SIGTERM, end)
+    open(sys.argv[1] + str(rank), "w").write("1")
+    time.sleep(600)
+"""
+    process = start(2, f"exec({stops!r}); {code}", f"{tmp_path}/")
+    for rank in range(2):
+        _pid(tmp_path / str(rank))
+    process.send_signal(signal.SIGTERM)
+    assert finish(process) == (exit_code, "", said)
+
+
 def test_a_lost_rank_is_never_the_reason() -> None:
     assert ranks.LOST_EXIT == launch.LOST_EXIT  # the launcher imports no torch, so it has the number of its own
 

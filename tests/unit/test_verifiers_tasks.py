@@ -98,7 +98,8 @@ def test_what_does_not_fit_is_named_with_a_remedy(name: str, fields: dict, messa
 def test_names_cover_the_catalogue_and_every_family() -> None:
     names = task_set_names()
     assert {"gsm8k", "math500", "math", "asdiv", "aime24", "aime25", "reasoning_gym/chain_sum"} <= set(names)
-    assert "humaneval" not in names and "reasoning_gym/composite" not in names
+    assert {"humaneval", "mbpp", "mbpp_sanitized", "ifeval", "fim/python_stdlib"} <= set(names)
+    assert "fineweb_edu" not in names and "reasoning_gym/composite" not in names
     assert len([name for name in names if name.startswith("reasoning_gym/")]) > 90
 
 

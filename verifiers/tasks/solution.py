@@ -41,6 +41,11 @@ def written(steps: list[str], answer: str, style: Style) -> str:
         return "\n".join([*steps, box])
     if style == "tools":
         return "\n".join(["```python", *steps, "```"]) + output_block(answer) + box
+    return thought_before(steps, box)
+
+
+def thought_before(steps: list[str], answer: str) -> str:
+    """The steps inside tags, and the answer behind them. Raises NoSolution where there is no step."""
     if not any(step.strip() for step in steps):
         raise NoSolution("no step to think of")
-    return "\n".join(["<think>", *steps, "</think>", box])
+    return "\n".join(["<think>", *steps, "</think>", answer])

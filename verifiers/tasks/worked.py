@@ -7,8 +7,10 @@ gold answer our steps do not reach (an inexact integer division, a generator's s
 is never wrong.
 
 `gsm_symbolic` carries its own solutions; they are taken where their final answer and their plain equations hold. The
-solution of a function task (`verifiers.tasks.functions`) is its reference program, in a fence; that of a structured one
-(`verifiers.tasks.structured`) the document or table itself.
+solution of a function task (`verifiers.tasks.functions`) is its reference program, in a fence, in the style `think`
+behind the expressions of its steps; that of an instruction task (`verifiers.tasks.instructions`) a text that follows
+all rules, in that style behind notes of them; that of a structured one (`verifiers.tasks.structured`) the document or
+table itself.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from fractions import Fraction
 from verifiers.api import Task
 from verifiers.tasks.functions import PREFIX as FUNCTIONS
 from verifiers.tasks.functions import fenced
-from verifiers.tasks.solution import Lines, NoSolution, Style, written
+from verifiers.tasks.instructions import PREFIX as INSTRUCTIONS
+from verifiers.tasks.instructions import thought_and_answer
+from verifiers.tasks.solution import Lines, NoSolution, Style, thought_before, written
 from verifiers.tasks.structured import PREFIX as STRUCTURED
 from verifiers.tasks.structured import solution as document_or_table
 from verifiers.tasks.worked_programs import PROGRAM_SOLVERS
@@ -32,12 +36,14 @@ from verifiers.tasks.worked_puzzles import PUZZLE_SOLVERS
 def worked_solution(task: Task, style: Style = "plain") -> str | None:
     """A short worked solution that ends in `\\boxed{...}` with the gold answer; None where there is none.
 
-    That of a function task is its reference program in a fence, that of a structured one its document or table; both
-    have only the style `plain`.
+    That of a function task is its reference program in a fence, that of an instruction task a text by its rules: both
+    have the styles `plain` and `think`. That of a structured one is its document or table, in the style `plain` alone.
     """
     family = str(task.metadata.get("family"))
     if family.startswith(FUNCTIONS):
-        return fenced(task.answer) if style == "plain" else None
+        return _in_style(_expressions(task.answer), fenced(task.answer), style)
+    if family.startswith(INSTRUCTIONS):
+        return _in_style(*thought_and_answer(task), style)
     if family.startswith(STRUCTURED):
         return document_or_table(task) if style == "plain" else None
     solver = (PROGRAM_SOLVERS if style == "tools" else SOLVERS).get(family)
@@ -48,6 +54,19 @@ def worked_solution(task: Task, style: Style = "plain") -> str | None:
         return written(steps, answer, style) if answer == task.answer else None
     except NoSolution:
         return None
+
+
+def _in_style(steps: list[str], answer: str, style: Style) -> str | None:
+    """An answer without a box, alone or behind a thought; None in the style `tools`."""
+    if style == "tools":
+        return None
+    return answer if style == "plain" else thought_before(steps, answer)
+
+
+def _expressions(program: str) -> list[str]:
+    """The expression of each step of a reference program, numbered: what the program's lines assign."""
+    lines = [line.partition(" = ")[2] for line in program.split("\n") if " = " in line and not line.startswith("def")]
+    return [f"{place} {expression}" for place, expression in enumerate(lines, 1)]
 
 
 def _chain_sum(task: Task) -> Lines:
