@@ -201,7 +201,8 @@ def _add_gate(stages: list[dict[str, Any]], evaluation: str, control: dict[str, 
         if stage.get("kind") == "release" and stage.get("evaluation") == evaluation:
             gates = stage.setdefault("gates", [])
             if isinstance(gates, list) and not any(
-                isinstance(gate, dict) and gate.get("against") == control["stage"] for gate in gates
+                isinstance(gate, dict) and (gate.get("metric"), gate.get("against")) == ("pass@1", control["stage"])
+                for gate in gates
             ):
                 gates.append({"metric": "pass@1", "against": control["stage"], "min_gain": 0.0})
 
@@ -212,6 +213,8 @@ def check_controls(recipe: Recipe) -> None:
     Raises:
         ValueError: With the field, what differs and the remedy.
     """
+    from configs.schema import resolved_model  # which imports this module
+
     stages = {stage.id: stage for stage in recipe.stages}
     declared: set[str] = set()
     for index, control in enumerate(recipe.controls):
@@ -229,6 +232,12 @@ def check_controls(recipe: Recipe) -> None:
             raise ValueError(
                 f"controls[{index}].stage: {name!r} is no control of arm {control.arm}; allowed: a stage of kind "
                 f"{wanted}{'' if wanted == 'sft' else f' with control {control.arm}'}; change arm or stage"
+            )
+        start = resolved_model(recipe, real)
+        if isinstance(arm, RlStage) and (other_start := resolved_model(recipe, arm)) != start:
+            raise ValueError(
+                f"{name}.model: {other_start} is where it starts from, {control.of} starts from {start}; allowed: the "
+                f"same, since a control differs in the reward alone; set {name}.model={start}"
             )
         if isinstance(arm, RlStage) and real.fork is None:  # a fork goes on from a run whose control is there already
             plain, other = (one.model_dump(exclude=set(OWN)) for one in (real, arm))

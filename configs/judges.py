@@ -8,7 +8,9 @@ paid for, so they count as two.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.catalogue import dataset, dataset_names
@@ -27,6 +29,8 @@ DECIDES = {
     "counterpart": ("code_hidden", "exact", "patterns"),
 }
 """Verifiers that judge by the code of others, and which."""
+READERS = frozenset({"choice", "math", "puzzles"})
+"""Verifiers that find the final answer in a text by the same code (`verifiers/answers`), and judge it by their own."""
 OTHERS = {"math": "math_verify", "puzzles": "exact", "code": "code_hidden", "exact": "math_verify"}
 """Judges to propose beside a reward."""
 OWN = {
@@ -49,6 +53,15 @@ def implementations(verifier: str) -> frozenset[str]:
     return frozenset(DECIDES.get(verifier, (verifier,)))
 
 
+def read_alike(first: str, second: str) -> bool:
+    """Whether two verifiers find the answer that they judge by the same code.
+
+    >>> read_alike("think_math", "puzzles"), read_alike("math", "math_verify")
+    (True, False)
+    """
+    return bool(implementations(first) & READERS and implementations(second) & READERS)
+
+
 def judges_of(stage: EvaluateStage) -> tuple[str, ...]:
     """Who judges an evaluation's tasks: the judge, or what each set brings along."""
     if stage.judge is not None:
@@ -57,10 +70,11 @@ def judges_of(stage: EvaluateStage) -> tuple[str, ...]:
 
 
 def own_verifiers(source: TaskSource) -> tuple[str, ...]:
-    """Verifiers of a set's problems: that of the recipe's source, else those that they name themselves; of a JSONL file
-    the one that its lines have by default."""
+    """Verifiers of a set's problems: that of the recipe's source, else those that they name themselves."""
     if source.verifier is not None:
         return (source.verifier,)
+    if source.name.endswith(".jsonl"):
+        return _named_in(Path(source.name).expanduser())
     name = source.name.removeprefix(TWINS)
     tests = dataset(name).tests if name in dataset_names() else None
     if tests is not None:
@@ -68,19 +82,40 @@ def own_verifiers(source: TaskSource) -> tuple[str, ...]:
     return next((names for start, names in OWN.items() if name.startswith(start)), ("math",))
 
 
+def _named_in(path: Path) -> tuple[str, ...]:
+    """Verifiers that the lines of a user's file name, or have by default; of a file that cannot be read the default."""
+    found: dict[str, None] = {}
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in filter(str.strip, file):
+                # Most lines of most files name none, and are not worth parsing.
+                row = json.loads(line) if '"verifier"' in line or '"middle"' in line else {}
+                gap = "middle" in row and "prompt" not in row
+                found["fim" if gap else str(row.get("verifier", "math"))] = None
+    except (OSError, ValueError, TypeError, AttributeError):
+        pass  # whoever reads the problems says what is wrong with the line
+    return tuple(found) or ("math",)
+
+
 def rewards_of(recipe: Recipe, line: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Field and name of every verifier that paid for, or chose, what the models of a line were trained on."""
-    chosen: list[str] = []
-    for name in line:
-        stage = recipe.stage(name)
-        chosen += getattr(stage, "data", ())
+    """Field and name of every verifier that paid for, or chose, what the models of a line were trained on; and of those
+    that paid the models whose samples they were trained on, since what fools a verifier is learnt from samples too."""
+    from configs.schema import line_of, resolved_model  # which imports this module
+
+    samples = {stage.id: stage for stage in recipe.stages if isinstance(stage, SampleStage)}
+    waiting, known = list(line), set(line)
+    while waiting:
+        stage = recipe.stage(name := waiting.pop(0))
         if isinstance(stage, RlStage):
             yield f"{name}.verifier", stage.verifier
             for index, more in enumerate(stage.more_rewards):
                 yield f"{name}.more_rewards[{index}].verifier", more.verifier
-    for stage in recipe.stages:
-        if isinstance(stage, SampleStage) and stage.id in chosen:
-            yield f"{stage.id}.verifier", stage.verifier
+        for made in (samples[ref] for ref in getattr(stage, "data", ()) if ref in samples and ref not in known):
+            known.add(made.id)
+            yield f"{made.id}.verifier", made.verifier
+            before = [one for one in line_of(recipe, resolved_model(recipe, made)) if one not in known]
+            known.update(before)
+            waiting += before
 
 
 def check_judge(recipe: Recipe, release: ReleaseStage, measured: EvaluateStage, line: Sequence[str]) -> None:

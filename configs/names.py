@@ -19,6 +19,7 @@ from typing import Any
 
 from configs.catalogue import dataset, dataset_names
 from configs.errors import UserError, printable
+from configs.judges import own_verifiers
 from configs.schema import Recipe
 from configs.settings.common import TaskSource
 from configs.settings.corpus import CorpusSource, CorpusStage
@@ -72,6 +73,13 @@ PUBLISHED_STYLES = ("aime24", "aime25", "asdiv", "gsm8k", "humaneval", "ifeval",
 """Task sets with a published protocol of their own (`derivatives/evaluation/styles.py`); their twins share it."""
 OWN_VERIFIER_ONLY = ("fim", "ifeval")
 """Sets, by the first part of their names, that no verifier but their own kind can judge."""
+JUDGED_BY = {
+    "code": ("code", "code_hidden", "counterpart", "think_own"), "json_schema": ("json_schema", "think_own"),
+    "table": ("table", "think_own"),
+    "instructions": ("counterpart", "instructions", "instructions_loose", "think_own"),
+}  # fmt: skip
+"""Which verifiers of this project can judge what another one is the own of: no other knows programs, documents, rules.
+"""
 TWINS = "twins"
 """Sets of problems that nobody can have seen, each the twin of another set's, made by `verifiers.tasks.twins`."""
 TWINNED = ("gsm8k", "asdiv")
@@ -214,10 +222,13 @@ def check_verifier(path: str, name: str) -> None:
 def _check_judge(stage_id: str, judge: str, sources: Sequence[TaskSource]) -> None:
     """One judge for all cannot read every set: said here rather than by verdicts that are missing."""
     for source in sources:
-        if source.name.split("/")[0] in OWN_VERIFIER_ONLY:
-            raise UserError(f"{stage_id}.judge: {judge!r} cannot judge {source.name!r}, which only its own verifier "
-                            f"can; allowed: no judge for the whole; remove {stage_id}.judge, and give `verifier: "
-                            f"{judge}` to the task sources that need it")
+        own = own_verifiers(source.model_copy(update={"verifier": None}))
+        ours = judge in (*BUILT_IN_VERIFIERS, *OPTIONAL_VERIFIERS)
+        able = not ours or any(judge in JUDGED_BY.get(one, (judge,)) for one in own)
+        if source.name.split("/")[0] in OWN_VERIFIER_ONLY or not able:
+            raise UserError(f"{stage_id}.judge: {judge!r} cannot judge {source.name!r}, which only its own kind of "
+                            f"verifier can; allowed: no judge for the whole; remove {stage_id}.judge, and give "
+                            f"`verifier: {judge}` to the task sources that need it")
 
 
 def check_source(path: str, source: TaskSource | CorpusSource, sets: tuple[str, ...] | None = None) -> None:

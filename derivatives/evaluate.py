@@ -33,6 +33,7 @@ from configs.settings.evaluation import EvaluateStage
 from configs.settings.machine import Machine
 from configs.stage import Progress, StageFile, run_command, write_json_atomic, write_text_atomic
 from derivatives.evaluation.answers import Answer
+from derivatives.evaluation.asked import problems_of
 from derivatives.evaluation.audit import Audited, audit, chosen
 from derivatives.evaluation.examination import PARTS, Examiner, Protocol, Shown, answer_all, assembled
 from derivatives.evaluation.formats import gather_examples
@@ -49,7 +50,6 @@ from derivatives.training.loop import fingerprint, finished, set_up
 from derivatives.training.ranks import Ranks, joined
 from verifiers.api import Task
 from verifiers.pool import VerifierPool
-from verifiers.tasks import load_tasks
 from verifiers.tasks.split import question_digest
 
 __all__ = [
@@ -127,8 +127,7 @@ def _run(stage_file: StageFile, stage: EvaluateStage, out: Path, ranks: Ranks) -
 
 def protocol_of(stage: EvaluateStage, seed: int) -> Protocol:
     """The stage's problems and settings. Raises UserError where a source gives none."""
-    tasks, kept = ([task for source in sources for task in load_tasks(source)]
-                   for sources in (stage.tasks, stage.kept_tasks))  # fmt: skip
+    tasks, kept = problems_of(stage.tasks), problems_of(stage.kept_tasks)
     for field, sources, found in (("tasks", stage.tasks, tasks), ("kept_tasks", stage.kept_tasks, kept)):
         if sources and not found:
             names = ", ".join(source.name for source in sources)

@@ -9,6 +9,10 @@ Beside them stand the gates of `keep`, on by default: of the other domains' task
 lower end lies above -2 points; the bits per byte of each held-out text rise by at most 1%, by the interval's upper end.
 A recipe may loosen or drop a side only by naming it, and then the line says so.
 
+What an accuracy's interval cannot know counts against the release: verdicts on the other model that are missing, which
+may all have been right; and that few problems may show no loss by chance, where the bootstrap of equal answers has no
+width at all.
+
 A figure that is missing or is not a number never passes. It does not measure anything: `derivatives.evaluate` does.
 """
 
@@ -17,15 +21,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.settings.evaluation import Gate, Keep
+from configs.settings.evaluation import EvaluateStage, Gate, Keep
+from derivatives.evaluation.statistics import wilson
 
 ROUNDING = 2e-3
 """Gains are means of differences, so they equal the difference of the means but for rounding when written."""
 
 
+USUAL_CONFIDENCE = float(EvaluateStage.model_fields["confidence"].default)
+"""Level below which a gate's line says it: a lower one makes intervals narrower, and gates easier."""
 KEPT = "kept"
 RISE = "bits_per_byte rise"
 """Metric of a gate on a relative rise, which is a loss: its gain is the rise with the other sign."""
@@ -150,6 +158,8 @@ def _check(results: dict[str, Any], gate: Gate, released: str) -> GateResult:
         if interval is None:
             asked = _SETTING.get(gate.metric, "models")
             detail = f"the evaluation holds no {gate.metric} for this pair; see {asked} of the evaluate stage"
+    if interval is not None and gate.metric != "bits_per_byte":
+        interval, detail = _cautious(results, gate.metric, gate.tasks, gate.against, released, interval, detail)
     gain, low, high = interval or (None, None, None)
     passed = low is not None and math.isfinite(low) and low > gate.min_gain
     return GateResult(
@@ -170,9 +180,49 @@ def _kept(results: dict[str, Any], keep: Keep, released: str) -> list[GateResult
         detail = "the evaluation asks no kept_tasks; set them, or keep.tasks=none on the release"
     elif not any(row.get("correct", row.get("value")) for row in (results["models"]["base"].get(KEPT) or {}).values()):
         detail = "base solves none of them, so that nothing could be lost: this shows nothing"
+    if interval is not None:
+        interval, detail = _cautious(results, KEPT, None, "base", released, interval, detail)
     gain, low, high = interval or (None, None, None)
     passed = low is not None and math.isfinite(low) and low > keep.tasks
     return [GateResult(KEPT, "base", released, keep.tasks, passed, gain, low, high, detail, float(Keep().tasks))]
+
+
+def _cautious(
+    results: Mapping[str, Any], metric: str, tasks: str | None, against: str, released: str, found: Interval,
+    detail: str,
+) -> tuple[Interval, str]:  # fmt: skip
+    """The interval with the lower end that is really shown, and what a reader must know of it."""
+    if against == released:
+        return found, detail
+    value, low, high = found
+    row = _row(results["models"][against], metric, tasks)
+    told, total = [detail] if detail else [], row.get("total", row.get("problems"))
+    confidence = float(results.get("confidence", USUAL_CONFIDENCE))
+    if _is_number(total) and total > 0:
+        shown = value - wilson(0, int(total), confidence)[1]
+        if shown < low:
+            low = shown
+            told.append(f"{total} problems cannot show more")
+        if missing := row.get("no_verdict") or 0:
+            low -= missing / total
+            told.append(f"{missing} of {total} problems lack a verdict on {against} and count as solved")
+    if confidence < USUAL_CONFIDENCE:
+        told.append(f"at {confidence:.0%} confidence instead of {USUAL_CONFIDENCE:.0%}")
+    return (value, low, high), "; ".join(told)
+
+
+def _row(model: Mapping[str, Any], metric: str, tasks: str | None) -> Mapping[str, Any]:
+    """A model's own figure of a gate's metric; empty where it has none."""
+    if tasks is not None:
+        row = (model.get("by_task" if metric == "pass@1" else KEPT) or {}).get(_set_name(tasks))
+    else:
+        row = model.get("kept_all" if metric == KEPT else metric)
+    return row if isinstance(row, dict) else {}
+
+
+def _set_name(tasks: str) -> str:
+    """As results name a set: a file of the user's without its folder."""
+    return Path(tasks).name if tasks.endswith(".jsonl") else tasks
 
 
 def _texts_kept(results: dict[str, Any], keep: Keep, released: str) -> list[GateResult]:
@@ -219,10 +269,11 @@ def _of_one_set(results: dict[str, Any], gate: Gate, released: str) -> tuple[Int
     """Gain on one set of tasks: paired where the evaluation holds it, else from the two intervals."""
     pair = (results.get("pairwise") or {}).get(f"{gate.against}->{released}") or {}
     key, paired = ("by_task", "by_task") if gate.metric == "pass@1" else (KEPT, "kept_by_task")
-    found = _figure(pair.get(paired), str(gate.tasks))
+    name = _set_name(str(gate.tasks))
+    found = _figure(pair.get(paired), name)
     if found is not None:
         return found, ""
-    rows = [(results["models"][name].get(key) or {}).get(gate.tasks) or {} for name in (gate.against, released)]
+    rows = [(results["models"][model].get(key) or {}).get(name) or {} for model in (gate.against, released)]
     if any(not _is_number(row.get(end)) for row in rows for end in ("value", "low", "high")):
         return None, f"the evaluation asks no set {gate.tasks} of both models"
     return unpaired(rows[0], rows[1]), "the two models' intervals taken as independent"

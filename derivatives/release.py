@@ -27,6 +27,7 @@ from typing import Any
 from configs.errors import RetryableError, UserError
 from configs.judges import TWINS
 from configs.names import is_generated
+from configs.paths import without_folders
 from configs.settings.common import TaskSource
 from configs.settings.evaluation import ReleaseStage
 from configs.stage import StageFile, run_command, write_json_atomic, write_text_atomic
@@ -103,14 +104,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_same_model(stage_file: StageFile, released: str, evaluation: Path) -> None:
-    """The checkpoint at hand is the one that was evaluated, by the digests that both stages were given."""
-    evaluated = read_json(evaluation / "stage.json").get("inputs", {}).get(released, {}).get("digest")
-    given = stage_file.inputs[released].digest if released in stage_file.inputs else ""
-    if evaluated and given and evaluated != given:
-        raise UserError(
-            f"inputs.{released}: its digest is {given[:12]} but the evaluation was of {evaluated[:12]}; "
-            "evaluate this model first"
-        )
+    """The checkpoint at hand and its base are those that were evaluated, by the digests that both stages were given."""
+    inputs = read_json(evaluation / "stage.json").get("inputs", {})
+    for name in dict.fromkeys((released, "base")):
+        evaluated = inputs.get(name, {}).get("digest")
+        given = stage_file.inputs[name].digest if name in stage_file.inputs else ""
+        if evaluated and given and evaluated != given:
+            raise UserError(
+                f"inputs.{name}: its digest is {given[:12]} but the evaluation was of {evaluated[:12]}; "
+                "evaluate this model first"
+            )
 
 
 def check_overlap(results: dict[str, Any]) -> None:
@@ -248,8 +251,9 @@ def model_order(results: dict[str, Any], judged: dict[str, Any]) -> tuple[str, .
 def verifier_identities(
     stages: tuple[dict[str, Any], ...], results: dict[str, Any], judged: dict[str, Any]
 ) -> dict[str, tuple[dict[str, Any], ...]]:
-    """Identities of the verifiers that gave the reward, gave a second opinion on it (audit), judged, and paid control
-    arms, under these roles; with what their cards said when the stage was planned."""
+    """Identities of the verifiers that gave the reward, chose samples to train on (selection), gave a second opinion on
+    the reward (audit), judged, and paid control arms, under these roles; with what their cards said when the stage was
+    planned."""
     cards = {name: one for entry in stages for name, one in (entry.get("cards") or {}).items() if isinstance(one, dict)}
     recorded = {
         name: one for entry in stages for name, one in (entry.get("verifiers") or {}).items() if isinstance(one, dict)
@@ -263,10 +267,17 @@ def verifier_identities(
         for each in (config, *(config.get("more_rewards") or ()))
         if each.get("verifier")
     ]
+    trained_on = {name for entry in stages for name in (entry.get("config") or {}).get("data") or ()}
+    selected = [
+        str((entry.get("config") or {})["verifier"])
+        for entry in stages
+        if entry.get("kind") == "sample" and entry.get("id") in trained_on
+    ]
     audits = [str(config["audit"]["verifier"]) for config in settings if config.get("audit")]
     judges = [str(judged["judge"])] if judged.get("judge") else judges_of_tasks(judged.get("tasks") or [])
     names = {
         "reward": list(dict.fromkeys(rewards)),
+        "selection": list(dict.fromkeys(selected)),
         "audit": list(dict.fromkeys(audits)),
         "judge": judges or [str(results.get("judge") or "unknown")],
         "control": list(dict.fromkeys(paid_controls)),
@@ -297,17 +308,22 @@ def own_card(name: str, identity: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def judges_of_tasks(tasks: list[dict[str, Any]]) -> list[str]:
-    """Verifiers that the evaluated task sets bring themselves, read from one problem of each."""
+    """Verifiers that the evaluated task sets bring themselves, read from one problem of each, and from all of a user's
+    file, whose lines may name several."""
     from verifiers.tasks import load_tasks
 
     names = []
     for task in tasks:
         try:
-            names += [one.verifier for one in load_tasks(TaskSource(**{**task, "count": 1}))]
+            names += [one.verifier for one in load_tasks(_few(TaskSource(**task)))]
         except (UserError, RetryableError, ValueError) as error:
             print(f"note: {task.get('name')}: its verifier is not on the card, because it does not load here ({error})")
             return []
     return list(dict.fromkeys(names))
+
+
+def _few(source: TaskSource) -> TaskSource:
+    return source if source.name.endswith(".jsonl") else source.model_copy(update={"count": 1})
 
 
 def identity_of(name: str) -> dict[str, Any]:
@@ -332,13 +348,13 @@ def reproduce_command(stage_file: StageFile) -> str:
     """The command line that makes this again."""
     lineage = stage_file.lineage
     if lineage.get("command"):
-        return str(lineage["command"])
+        return without_folders(str(lineage["command"]))
     words = ["derive", "run", stage_file.recipe]
     asked = (lineage.get("base") or {}).get("name")
     if asked and asked != "seedling":
         words += ["--base", base_name({"name": asked}, Path(str(asked)))]
     words += [word for override in lineage.get("overrides") or [] for word in ("--set", str(override))]
-    return shlex.join(words)
+    return without_folders(shlex.join(words))
 
 
 def sample_question(evaluation: Path, released: str) -> str:

@@ -1,11 +1,12 @@
 """A person's yes before a release: the run pauses with the evaluation's table, and goes on as the form is answered.
 
 Nothing holds the device meanwhile: the stages before are done and stored. A run that is not answered in time, or whose
-server is lost, ends unreleased; run again, it reuses everything and asks at once.
+server is lost, ends unreleased; run again, or retried, it reuses everything and asks at once, whatever was answered.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,12 +39,15 @@ def approve(session: Session, planned: PlannedStage) -> None:
     Raises:
         UserError: It was declined, or nobody answered.
     """
+    # By itself Prefect counts a process's questions: a retried run's first would be taken for the one before, and for
+    # answered.
+    key = f"{planned.stage.id}-{secrets.token_hex(8)}"
     asked = Approval.with_initial_data(description=question(session, planned))
     get_run_logger().info("%s: waits for approval (Resume, on this run's page)", planned.stage.id)
     session.asks = True
     session.wait_for(f"{planned.stage.id} waits for approval (Resume, on this run's page)")
     try:
-        answer = pause_flow_run(wait_for_input=asked, timeout=PATIENCE_S, poll_interval=POLL_S)
+        answer = pause_flow_run(wait_for_input=asked, timeout=PATIENCE_S, poll_interval=POLL_S, key=key)
     except FlowPauseTimeout as error:
         raise UserError(f"{planned.stage.id}: nobody approved the release within a week; run again to be asked again") \
             from error  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from flows.lineage import Line, find
+from flows.lineage import Line, find, released
 from flows.store import Store
 
 SAMPLES = "samples.jsonl"
@@ -28,7 +28,7 @@ class Side:
 
     Attributes:
         line: What it was made of.
-        model: The model that counts: the last that was evaluated, which is what a release releases.
+        model: The model that counts: what is released, and the last that was evaluated where a line does not say.
         results: The evaluation's results.json; empty where there was none.
         answers: Its greedy answers, as far as they are there.
     """
@@ -67,27 +67,42 @@ def compare(store: Store, first: str, second: str, confidence: float = 0.95) -> 
 def _side(line: Line) -> Side:
     results: dict[str, Any] = {}
     samples: Path | None = None
-    released = {(stage.get("config") or {}).get("evaluation") for stage in line.stages if stage["kind"] == "release"}
-    for stage in line.stages:
-        folder = Path(str(stage.get("folder") or ""))
-        if stage["kind"] == "evaluate" and stage.get("folder") and (not released or stage["id"] in released):
-            found = _json(folder / "results.json")
+    released_model, evaluation = released(line)
+    judged = [one for one in line.stages if one["kind"] == "evaluate" and evaluation in (None, one["id"])]
+    for stage in judged:
+        if stage.get("folder"):
+            folder = Path(str(stage["folder"]))
+            found = _results(folder / "results.json")
             results, samples = (found, folder / SAMPLES) if found else (results, samples)
-    results = results or _json(Path(line.where) / "evaluation.json")
+    results = results or _results(Path(line.where) / "evaluation.json")
     models = results.get("models") or {}
-    judged = [one for one in line.stages if one["kind"] == "evaluate" and (not released or one["id"] in released)]
-    configs = [stage.get("config") or {} for stage in judged]
-    order = [name for config in configs for name in config.get("models") or [] if name in models] or list(models)
-    model = order[-1] if order else ""
-    return Side(line, model, results, dict(_answers(samples, model)) if samples is not None else {})
+    asked = [(stage.get("config") or {}).get("models") for stage in judged]
+    order = [name for names in asked if isinstance(names, list) for name in names if name in models] or list(models)
+    model = released_model if released_model in models else (order[-1] if order else "")
+    return Side(line, str(model), results, dict(_answers(samples, str(model))) if samples is not None else {})
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _results(path: Path) -> dict[str, Any]:
+    """An evaluation's results; empty where there are none.
+
+    Raises:
+        UserError: The file is torn, or is none of an evaluation.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        json.dumps(value, ensure_ascii=False).encode()  # half of a character could not be printed
+        models = value["models"]
+        if not all(isinstance(facts, dict) for facts in models.values()):
+            raise TypeError("a model has no figures by name")
+        tables = [facts.get(key) for facts in models.values() for key in ("by_task", "bits_per_byte")]
+        if not all(isinstance(table, (dict, type(None))) for table in tables):
+            raise TypeError("by_task or bits_per_byte is no object")
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    return value if isinstance(value, dict) else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as an evaluation's results ({type(error).__name__}: {error}); take the "
+                        "folder from its store again, or build the evaluation again") from error  # fmt: skip
+    return dict(value)
 
 
 def _answers(path: Path, model: str) -> Iterator[tuple[tuple[str, str, str], bool]]:
@@ -99,7 +114,7 @@ def _answers(path: Path, model: str) -> Iterator[tuple[tuple[str, str, str], boo
                     yield (str(line["source"]), str(line["task"]), str(line["prompt"])), line["outcome"] == "correct"
     except FileNotFoundError:
         return
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: {error}; build the evaluation again, or compare other runs") from error
 
 
@@ -200,13 +215,13 @@ def rows(found: Comparison) -> Sequence[tuple[str, str, str, str]]:
     ours, theirs = figures(found.first), figures(found.second)
     lines = []
     for name, key in (("pass@1", "pass@1"), ("pass@k", "pass@k"), ("maj@k", "maj@k"), ("kept tasks", "kept_all")):
-        a, b = ours.get(key), theirs.get(key)
+        a, b = _figure(ours.get(key)), _figure(theirs.get(key))
         if a or b:
             whole = found.gains.get("all") if name == "pass@1" else None
             lines.append((name, interval(a), interval(b), interval(whole, sign=True) if whole else ""))
     sets = dict.fromkeys([*(ours.get("by_task") or {}), *(theirs.get("by_task") or {})])
     for name in sets if len(sets) > 1 else ():
-        a, b = ((one.get("by_task") or {}).get(name) for one in (ours, theirs))
+        a, b = (_figure((one.get("by_task") or {}).get(name)) for one in (ours, theirs))
         gain = found.gains.get(name)
         lines.append((f"  {name}", interval(a), interval(b), interval(gain, sign=True) if gain else ""))
     texts = dict.fromkeys([*(ours.get("bits_per_byte") or {}), *(theirs.get("bits_per_byte") or {})])
@@ -215,6 +230,15 @@ def rows(found: Comparison) -> Sequence[tuple[str, str, str, str]]:
         change = f"{b - a:+.3f}" if isinstance(a, float) and isinstance(b, float) else ""
         lines.append((f"bits per byte, {name}", _plain(a), _plain(b), change))
     return lines
+
+
+def _figure(value: Any) -> Mapping[str, Any] | None:
+    """A figure, with both ends of its interval or none; None for whatever else stands in its place."""
+    if not isinstance(value, dict) or not isinstance(value.get("value"), (int, float)):
+        return None
+    ends = [value.get(key) for key in ("low", "high")]
+    known = ends == [None, None] or all(isinstance(end, (int, float)) for end in ends)
+    return value if known else {"value": value["value"]}
 
 
 def _plain(value: Any) -> str:

@@ -41,6 +41,7 @@ def add_commands(
 def compare(given: argparse.Namespace) -> int:
     """`derive compare A B`. Raises UserError."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from flows import compare as comparing
@@ -59,7 +60,7 @@ def compare(given: argparse.Namespace) -> int:
                       markup=False, soft_wrap=True)  # fmt: skip
     table = Table("", "A", "B", "B less A (paired)")
     for row in comparing.rows(found):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     if table.row_count:
         console.print(table)
     else:
@@ -70,16 +71,16 @@ def compare(given: argparse.Namespace) -> int:
     elif num is not None:
         console.print(f"paired over {int(num)} problems that both were asked")
     same = [name for name, state, _ in found.stages if state == "same"]
-    console.print(f"same to the digest: {', '.join(same) or 'nothing'}", soft_wrap=True)
+    console.print(f"same to the digest: {', '.join(same) or 'nothing'}", soft_wrap=True, markup=False)
     table = Table("stage", "", "built in, A / B")
     for name, state, seconds in found.stages:
         if state != "same":
-            table.add_row(name, state, seconds)
+            table.add_row(escape(name), state, seconds)
     if table.row_count:
         console.print(table)
     table = Table("set otherwise", "A", "B")
     for path, a, b in found.settings[:MOST_SETTINGS]:
-        table.add_row(path, _short(a), _short(b))
+        table.add_row(escape(path), escape(_short(a)), escape(_short(b)))
     if table.row_count:
         console.print(table)
     if len(found.settings) > MOST_SETTINGS:
@@ -97,6 +98,8 @@ def lineage(given: argparse.Namespace) -> int:
     if given.svg is not None:
         if not given.svg.parent.is_dir():
             raise UserError(f"--svg: {given.svg.parent} is no folder; make it, or give another path")
+        if given.svg.is_dir():
+            raise UserError(f"--svg: {given.svg} is a folder; give the path of a file")
         write_text_atomic(given.svg, line_of.picture(line))
     if given.json:
         plain = {**line.about, "where": line.where, "stages": list(line.stages), "reads": dict(line.reads)}

@@ -116,9 +116,9 @@ def derive(
             session = prepare(asked)
         if mode == DRY_RUN:
             return _show_only(session, asked)
+        link = open_link(session)
     except UserError as error:
         return _failed(error)
-    link = open_link(session)
     board = Board(session)
     session.listeners.append(board)
     board.note(f"run {session.record['id']} on {session.machine.name}; store {session.store.root}")
@@ -134,6 +134,10 @@ def derive(
         if link is not None:
             link.finish()
         return _failed(error)
+    except BaseException:
+        if link is not None and link.is_ending and link.has_deployment:  # else the state would be that of a crash
+            return Cancelled(message="cancelled; Retry, or the same run again, resumes it")
+        raise
     finally:
         if link is not None:
             link.close()

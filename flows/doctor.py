@@ -430,9 +430,6 @@ def check_prefect(root: str = "") -> list[Check]:
 
 def recorded_server(home: Path) -> str | None:
     """URL of the store's long-lived server, as `derive up` wrote it."""
-    from json import loads
+    from flows import server
 
-    try:
-        return str(loads((home / "server.json").read_text(encoding="utf-8"))["url"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return server.recorded(home)

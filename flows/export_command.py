@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,15 +98,19 @@ def run(given: argparse.Namespace) -> int:
     allowed = allowed_losses(given.allow_loss)
 
     from derivatives.formats.quality import LossCheck
-    from derivatives.formats.record import append_to_card, keep
+    from derivatives.formats.record import append_to_card, keep, kept_beside
 
+    kept_beside(out)  # a file that cannot be read is told before any work
     check = None if kind == "bf16" else LossCheck(release, _asked(release, given), kind, _machine(given), allowed)
     if given.to == "gguf":
         from derivatives.formats.gguf_file import write_gguf
+        from derivatives.formats.modelfile import modelfile as modelfile_text
         from derivatives.formats.modelfile import write_modelfile
 
-        written = asdict(write_gguf(release, out, kind, given.max_divergence, check))
-        modelfile: Path | None = write_modelfile(release, out)
+        modelfile_text(release, out.name)  # what cannot be written in one is told before any work
+        with full_disk_is_the_users(out):
+            written = asdict(write_gguf(release, out, kind, given.max_divergence, check))
+            modelfile: Path | None = write_modelfile(release, out)
     else:
         from derivatives.formats.packed import write_packed
 
@@ -114,10 +121,12 @@ def run(given: argparse.Namespace) -> int:
             assert check.found is not None
             append_to_card(folder, kind, {"group_size": given.group_size if kind == "int4" else None}, check.found)
 
-        written = asdict(write_packed(release, out, kind, given.group_size, given.max_divergence, check_and_tell))
+        with full_disk_is_the_users(out):
+            written = asdict(write_packed(release, out, kind, given.group_size, given.max_divergence, check_and_tell))
         modelfile = None
     found = None if check is None else check.found
-    formats = keep(out, written, found)
+    with full_disk_is_the_users(out):
+        formats = keep(out, written, found)
     if given.json:
         told = {**written, "out": str(out), "formats": str(formats), "quality": found.as_dict() if found else None}
         print(json.dumps({**told, **({"modelfile": str(modelfile)} if modelfile else {})}, indent=2))
@@ -134,6 +143,24 @@ def run(given: argparse.Namespace) -> int:
     if modelfile is not None:
         print(f"Ollama: ollama create NAME -f {modelfile}")
     return 0
+
+
+@contextmanager
+def full_disk_is_the_users(out: Path) -> Iterator[None]:
+    """Turn a full disk into a UserError that names where was written; safetensors hides the number in its text, and
+    numpy, by which `gguf` writes, says only how much of an array went."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        unsaid = number is None and re.search(r"os error 28|\d+ requested and \d+ written", str(error))
+        if number in (errno.ENOSPC, errno.EDQUOT) or unsaid:
+            raise UserError(
+                f"--out: the disk of {out.parent} is full; nothing was kept. Free space there, or give another path"
+            ) from error
+        raise
 
 
 def _in_words(found: Any) -> str:

@@ -3,18 +3,21 @@
 A run is retried, or resumed, in a process of its own. It says that it is there before it prepares, which may take
 minutes (`announce`), so that nobody takes the run for dead (`flows/reconcile.py`). Where an earlier process still
 works on the run, because *Resume* was pressed before its stage had stopped, or because missed heartbeats made it look
-dead, the later one asks it to stop at a checkpoint, waits for its end, and goes on with its record (`take_up`).
+dead, the later one asks it to stop at a checkpoint, waits for its end, and goes on with its record (`take_up`). Of
+several that wait for the same end the first takes the record, and the others wait for its end then.
 
 Not covered: an earlier process on another machine. There the stage's lease keeps two builders apart (`flows/lease.py`).
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +67,7 @@ def take_up(session: Session, flow_run: str, say: Callable[[str], None] = lambda
         say: Told once what is waited for, and an empty text when it has come.
     """
     told = False
-    while (record := _newest(session.store, flow_run)) is not None and _works(record):
+    while (record := _claim(session, flow_run)) is not None:
         pause.ask(session.store, record["id"], runs.this_process())
         if not told:
             say(f"waits for process {record['process']['pid']}, which stops this run at a checkpoint")
@@ -72,10 +75,33 @@ def take_up(session: Session, flow_run: str, say: Callable[[str], None] = lambda
         time.sleep(POLL_S)
     if told:
         say("")
-    if record is not None and record["status"] != "running":
-        session.record.update(id=record["id"], created=record["created"])
-        session.record["processes"] = record.get("processes", 1) + 1
-        pause.withdraw(session.store, record["id"])
+
+
+def _claim(session: Session, flow_run: str) -> dict[str, Any] | None:
+    """Put this process into the run's record; nothing but the record of another one, where that still works on it."""
+    with _alone(session.store):
+        record = _newest(session.store, flow_run)
+        if record is not None and _works(record):
+            return record
+        if record is not None and record["status"] != "running":
+            session.record.update(id=record["id"], created=record["created"])
+            session.record["processes"] = record.get("processes", 1) + 1
+            pause.withdraw(session.store, record["id"])
+            runs.save(session.store, session.record)
+        return None
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """No other process of this machine is here meanwhile."""
+    folder = store.root / "runs" / "processes"
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _newest(store: Store, flow_run: str) -> dict[str, Any] | None:

@@ -28,10 +28,12 @@ Keys = tuple[tuple[str, ...], ...]
 TEXT = (("text",),)
 EXAMPLES = (("prompt", "completion"), ("messages",))
 PROBLEMS = (("prompt", "answer"),)
+ASKED = (*PROBLEMS, ("middle",))
+"""Of an evaluation's own file: problems, or gaps to be filled."""
 PAIRS = (("prompt", "chosen", "rejected"),)
 CORPUS_KEYS: dict[str, Keys] = {"tokens": TEXT, "examples": EXAMPLES, "problems": PROBLEMS}
 """For each kind of file: the sets of keys of which every line must have one."""
-OUTPUT_OF = {keys: output for output, keys in CORPUS_KEYS.items()}
+OUTPUT_OF = {keys: output for output, keys in CORPUS_KEYS.items()} | {ASKED: "problems"}
 
 
 def outside_data(stage: Stage) -> dict[str, Any]:
@@ -58,8 +60,8 @@ def outside_data(stage: Stage) -> dict[str, Any]:
     if isinstance(stage, (CorpusStage, SampleStage)):
         drawn += [(f"decontaminate[{index}]", source, PROBLEMS) for index, source in enumerate(stage.decontaminate)]
     if isinstance(stage, EvaluateStage):
-        drawn += [(f"tasks[{index}]", source, PROBLEMS) for index, source in enumerate(stage.tasks)]
-        drawn += [(f"kept_tasks[{index}]", source, PROBLEMS) for index, source in enumerate(stage.kept_tasks)]
+        drawn += [(f"tasks[{index}]", source, ASKED) for index, source in enumerate(stage.tasks)]
+        drawn += [(f"kept_tasks[{index}]", source, ASKED) for index, source in enumerate(stage.kept_tasks)]
         drawn += [(f"few_shot_tasks[{index}]", source, PROBLEMS) for index, source in enumerate(stage.few_shot_tasks)]
         drawn += [(f"heldout_text[{index}]", source, TEXT) for index, source in enumerate(stage.heldout_text)]
     if isinstance(stage, Supervised):
@@ -125,6 +127,10 @@ def _check_line(line: bytes, keys: Keys, where: str, wanted: str) -> None:
         raise UserError(f"{where}: the line has {sorted(row)[:8]}; allowed: {wanted}; add what is missing")
     if keys == PAIRS:
         _check_texts(row, PAIRS[0], where)
+    elif keys == ASKED and "prompt" not in row:
+        from verifiers.tasks import fim
+
+        fim.from_row(row, where, where, where)
     else:
         user_jsonl.content(row, OUTPUT_OF[keys], where)
 

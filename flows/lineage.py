@@ -82,15 +82,42 @@ def of_run(store: Store, record: Mapping[str, Any]) -> Line:
 def _of_file(path: Path) -> Line:
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
-        stages = [dict(entry) for entry in given["stages"]]
-        if not all(isinstance(entry.get("id"), str) and isinstance(entry.get("kind"), str) for entry in stages):
-            raise TypeError("a stage has no id or no kind")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(given, dict) or not isinstance(given.get("stages"), list):
+            raise TypeError("it holds no list of stages")
+        _check(given, ("base", "released"), "the line")
+        json.dumps(given, ensure_ascii=False).encode()  # half of a character could be neither printed nor drawn
+        stages = given["stages"]
+        for number, entry in enumerate(stages):
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("id", "kind")):
+                raise TypeError(f"stages[{number}] has no id or no kind")
+            _check(entry, ("config", "metrics", "verifiers"), f"stages[{number}]")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"RELEASE: {path} cannot be read as a lineage ({error}); take the folder from its store again"
         ) from error
     about = {key: value for key, value in given.items() if key != "stages"}
     return _line(about, stages, str(path.parent))
+
+
+def _check(value: Mapping[str, Any], fields: Sequence[str], where: str) -> None:
+    for field in fields:
+        if not isinstance(value.get(field), (dict, type(None))):
+            raise TypeError(f"{field} of {where} is a {type(value[field]).__name__}; allowed: an object")
+
+
+def released(line: Line) -> tuple[str | None, str | None]:
+    """Stage ids of the model that is released and of the evaluation that it stands on; None where a line does not say.
+
+    A release's line says so itself (older ones do not); a run's by its release stage.
+    """
+    told = line.about.get("released") or {}
+    if told:
+        return told.get("model"), told.get("evaluation")
+    for stage in line.stages:
+        if stage["kind"] == "release":
+            model = next(iter(line.reads.get(str(stage["id"]), ())), None)
+            return model, (stage.get("config") or {}).get("evaluation")
+    return None, None
 
 
 def _line(about: Mapping[str, Any], stages: Sequence[Mapping[str, Any]], where: str) -> Line:
@@ -148,7 +175,12 @@ def _state(stage: Mapping[str, Any]) -> str:
 def _details(stage: Mapping[str, Any]) -> list[str]:
     config = stage.get("config") or {}
     told = [f"{name}={config[name]}" for name in TOLD if isinstance(config.get(name), (int, float, str))]
-    sources = [str(source.get("name")) for source in config.get("sources") or [] if isinstance(source, dict)]
+    given_sources = config.get("sources")
+    sources = [
+        str(source.get("name"))
+        for source in (given_sources if isinstance(given_sources, list) else [])
+        if isinstance(source, dict)
+    ]
     found = [", ".join(told)] if told else []
     if sources:
         found.append(f"sources: {', '.join(sources)}")
@@ -157,7 +189,11 @@ def _details(stage: Mapping[str, Any]) -> list[str]:
             version, source = identity.get("version", MISSING), str(identity.get("source", ""))[:12]
             found.append(f"verifier {identity.get('name', role)} {version} {source}")
     given = stage.get("metrics") or {}
-    named = {str(key).split("/")[1]: value for key, value in given.items() if str(key).count("/") == 2}
+    named = {
+        str(key).split("/")[1]: value
+        for key, value in given.items()
+        if str(key).count("/") == 2 and isinstance(value, (int, float))
+    }
     if stage["kind"] == "evaluate" and named:
         metrics = "pass@1: " + ", ".join(f"{name} {value:.1%}" for name, value in named.items())
     else:

@@ -7,6 +7,9 @@ not another one. Once the stage has stopped the state is `Checkpointed`. A run o
 that it takes no place among the runs, and *Resume* starts another one, also after the machine was started anew; a run
 from a terminal waits where it is. A stage that waits for its devices makes the run's state `Waiting`.
 
+A cancellation of a run of a deployment is for Prefect's runner to carry out, by SIGTERM. One that was started anew
+after a kill knows of no process of the one before; then the thread sends the signal (`Link._is_to_end`).
+
 A run outlives its server. When the server is away at the end, the run waits for it (`FINISH_LIMIT_S`) so that its last
 state arrives; `derive up` sets true what did not (`flows/reconcile.py`). Every call may fail, and costs a state then.
 """
@@ -34,6 +37,8 @@ LONGEST_POLL_S = 30.0
 REQUEST_LIMIT_S = 10.0
 SUSPEND_LIMIT_S = 30.0
 FINISH_LIMIT_S = 600.0
+RUNNER_LIMIT_S = 45.0
+"""How long Prefect's runner has to end the process of a cancelled run; after 30 s it kills."""
 PAUSING, CHECKPOINTED, WAITING = "Pausing", "Checkpointed", "Waiting"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
@@ -112,10 +117,11 @@ def open_link(session: Session) -> Link | None:
         with contextlib.suppress(Exception):
             set_state(own, "RUNNING", WAITING if text else "Running", text)
 
-    take_up(session, own, say)
     context = FlowRunContext.get()
-    _disregard_suspensions(getattr(context, "flow_run_suspension_request", None))
     has_deployment = context is not None and getattr(context.flow_run, "deployment_id", None) is not None
+    session.record["flow_run"] = {"id": own, "api": os.environ["PREFECT_API_URL"], "has_deployment": has_deployment}
+    take_up(session, own, say)
+    _disregard_suspensions(getattr(context, "flow_run_suspension_request", None))
     if has_deployment:
         outlive_readers()
     return Link(session, own, has_deployment, os.environ["PREFECT_API_URL"])
@@ -140,6 +146,9 @@ class Link:
         self.was_away = False
         """Whether the server did not answer once."""
         self._server_is_up = session.prefect_alive  # only a server of the run's own is ever lost for good
+        self.is_ending = False
+        """Whether this process ends itself because its run was cancelled."""
+        self._parent, self._cancelling_since = os.getppid(), 0.0
         self._holding, self._confirmed = False, False
         self._lock = threading.Lock()
         """Held while the thread looks and answers, so that it says nothing that a pause has overtaken."""
@@ -149,7 +158,6 @@ class Link:
         """Whether the pause that is asked for comes from the UI, so that it ends when the state is none any more."""
         self._closing, self._changed = threading.Event(), threading.Event()
         self._shown = ""
-        session.record["flow_run"] = {"id": flow_run, "api": url, "has_deployment": has_deployment}
         session.hold = self.hold
         session.on_waiting = self._waits
         self._thread = threading.Thread(target=self._work, daemon=True, name="prefect-state")
@@ -232,6 +240,7 @@ class Link:
                 time.sleep(1.0)
                 continue
             if state["type"] == "CANCELLING":
+                self._end_if_cancelled(state["type"])
                 return  # its end is near
             if state["type"] == "RUNNING" and time.monotonic() < deadline:  # the pause was not taken
                 time.sleep(0.2)
@@ -295,19 +304,17 @@ class Link:
     def _exchange(self) -> None:
         with self._lock:
             if not self._holding:
-                self._look()
+                self._end_if_cancelled(self._look())
 
-    def _look(self) -> None:
+    def _look(self) -> str | None:
+        """The type of the run's state as it was found."""
         if pause.has_successor(self.session):
-            return  # it speaks for the run now
+            return None  # it speaks for the run now
         state = read_state(self.flow_run)
-        kind = state.get("type")
+        kind: str | None = state.get("type")
         self._end_if_resumed(kind)
         if kind == "PAUSED":
             self._look_at_pause(state)
-        elif kind == "CANCELLING" and not self.has_deployment:  # no runner of Prefect's ends this process
-            os.kill(os.getpid(), signal.SIGTERM)
-            self._closing.set()
         elif kind in ("CRASHED", "SCHEDULED"):
             # By the automation of `flows/up.py`, when a server comes back and missed heartbeats; or resumed before the
             # pause was seen here, which would start another process beside this one.
@@ -316,6 +323,26 @@ class Link:
             text = self.session.waiting
             set_state(self.flow_run, "RUNNING", WAITING if text else "Running", text)
             self._shown = text
+        return kind
+
+    def _end_if_cancelled(self, kind: str | None) -> None:
+        """End this process, as a runner of Prefect's does, where its run is cancelled and none does."""
+        if kind != "CANCELLING":
+            self._cancelling_since = 0.0
+        if kind in ("CANCELLING", "CANCELLED") and self._is_to_end(kind):
+            self.is_ending = True
+            self._closing.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _is_to_end(self, kind: str) -> bool:
+        """Whether nobody else ends this process: it has no runner, or that is gone, or does nothing.
+
+        Prefect sets what it takes for suspended to CANCELLED at once, and no runner hears of it.
+        """
+        now = time.monotonic()
+        self._cancelling_since = self._cancelling_since or now
+        is_late = now - self._cancelling_since > RUNNER_LIMIT_S
+        return kind == "CANCELLED" or not self.has_deployment or os.getppid() != self._parent or is_late
 
     def _end_if_resumed(self, kind: str | None) -> None:
         """Let the run go on where it was resumed in the UI before its stage had stopped."""

@@ -20,13 +20,16 @@ from typing import Any
 import yaml
 
 from configs.errors import RetryableError, UserError
+from configs.paths import MACHINE_PATH, without_folders
 
 ALLOWED = ("*.safetensors", "*.safetensors.index.json", "*.gguf", "*.jinja", "README.md", "LICENSE*", "NOTICE*",
            "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
            "merges.txt", "special_tokens_map.json", "added_tokens.json", "lineage.json", "evaluation.json",
-           "formats.json", "gates.json", "Modelfile", "*.svg", "*.png")  # fmt: skip
+           "formats.json", "gates.json", "Modelfile", "*.Modelfile", "*.svg", "*.png")  # fmt: skip
 """What a release is made of; anything else in its folder was not put there by this project."""
 NEEDED = ("README.md", "config.json", "tokenizer.json", "lineage.json", "evaluation.json")
+EXPORTED = "\n## Fewer bits\n"
+"""In the card of an export of fewer bits, as `derivatives/formats/record.py` writes it (a test holds the two equal)."""
 MAX_FILE_BYTES = 50e9
 """A hub takes no larger file (its documentation on storage limits); releases are written in shards of 5 GB."""
 MAX_TEXT_BYTES = 20e6
@@ -35,13 +38,14 @@ SECRETS = {
     "an AWS key": r"AKIA[0-9A-Z]{16}",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
     "a GitHub token": r"gh[pousr]_[A-Za-z0-9]{36,}",
-    "an API key": r"sk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,}",
+    "an API key": r"(?<![A-Za-z0-9])sk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,}",
     "a Slack token": r"xox[abprs]-[A-Za-z0-9-]{10,}",
 }
-METADATA = {"license": str, "base_model": str, "pipeline_tag": str, "library_name": str, "tags": list}
-"""Front matter of the card that a hub reads, and its type."""
+METADATA = {"license": str, "pipeline_tag": str, "library_name": str, "tags": list}
+"""Front matter of the card that a hub reads, and its type. `base_model` is there where the base is one of a hub."""
 PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
-MACHINE_PATH = re.compile(r"^~?/(?:[^/\s]+/)+[^/\s]*$")
+OWN_TO_THE_MACHINE = ("folder", "host")
+"""Fields of a lineage that say where something lies, or what the machine is called."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Plan:
 
     Attributes:
         repository: OWNER/NAME.
-        private: Whether the repository is made private; one that exists stays as it is.
+        private: Whether the repository is made private; one that exists must be private then.
         revision: Branch.
         endpoint: Address of the hub.
         items: What is uploaded.
@@ -104,19 +108,45 @@ def plan(release: Path, repository: str, private: bool = False, revision: str = 
             f"RELEASE: {release} has no {', '.join(lacking) or '*.safetensors'}; give the folder that a release stage "
             "wrote after its gates held, or one that `derive export` made of it"
         )
+    check_weights(release)
     gates = gates_of(release)
     metadata = metadata_of(release / "README.md")
     items = tuple(_item(path) for path in _files(release))
     notes = []
-    if "/" not in str(metadata["base_model"]):
-        notes.append(f"base_model {metadata['base_model']!r} is no model of a hub; the card's link will lead nowhere")
+    base = metadata.get("base_model")
+    if base is None:
+        notes.append("the card names no base model: the base is none of a hub")
+    elif "/" not in str(base):
+        notes.append(f"base_model {base!r} is no model of a hub; the card's link will lead nowhere")
     if metadata["license"] == "other":
-        notes.append("licence `other`: say in the repository which terms bind (the card's licence section lists them)")
+        notes.append("licence `other`: say in the repository which terms bind (the card's licence section lists them)"
+                     + ("" if any(release.glob("LICENSE*")) else "; many ask that their text goes along, and the "
+                        "folder has no LICENSE"))  # fmt: skip
+    card = (release / "README.md").read_text(encoding="utf-8", errors="replace")
+    named = list(dict.fromkeys(found[0] for found in MACHINE_PATH.finditer(card)))
+    if named:
+        notes.append(f"README.md names what look like folders of a machine: {', '.join(named[:3])}")
     loosened = re.findall(r"^\*\*(.*?)$", gates_section(release), re.MULTILINE)
     notes += [f"the card's gates: {line.replace('**', '')}" for line in loosened]
+    if EXPORTED in card:
+        notes.append("these are weights of fewer bits: the gates are those of the release that they were made from")
+    notes += re.findall(r"\*\*(The limit was loosened by hand: [^*\n]*)\*\*", card)
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     return Plan(repository, private, revision, endpoint.rstrip("/"), items, metadata, gates, token_source(),
                 tuple(notes))  # fmt: skip
+
+
+def check_weights(release: Path) -> None:
+    """Every file of weights that the index names is there, and none that it does not name. Raises UserError."""
+    index = release / "model.safetensors.index.json"
+    there = {path.name for path in release.glob("*.safetensors")}
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else there
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"RELEASE: {index} cannot be read ({error}); write the release again") from error
+    if named != there or (len(there) > 1 and not index.is_file()):
+        raise UserError(f"RELEASE: {', '.join(sorted(map(str, named ^ there))) or index.name} is missing in {release}, "
+                        "or is of another model; take the whole folder from its store again")  # fmt: skip
 
 
 def gates_of(release: Path) -> str:
@@ -126,6 +156,9 @@ def gates_of(release: Path) -> str:
         try:
             found = json.loads(beside.read_text(encoding="utf-8"))
         except (OSError, ValueError):
+            found = {}
+        found = found if isinstance(found, dict) else {}
+        if not all(isinstance(gate, dict) for gate in found.get("gates") or []):
             found = {}
         if found.get("released") is False or any(not gate.get("passed") for gate in found.get("gates") or []):
             raise UserError(f"RELEASE: {beside} says that its gates did not hold; only a released model is pushed")
@@ -198,22 +231,16 @@ def _item(path: Path) -> Item:
 
 
 def without_paths(value: Any) -> Any:
-    """JSON with every absolute path of the machine cut to its last part, and stages' `folder` left out.
+    """JSON with every absolute path of the machine cut to its last part, without stages' folders and the host's name.
 
-    >>> without_paths({"folder": "/data/ab", "command": "derive run /home/me/x.yaml --store=/data/s", "url": "a/b"})
-    {'command': 'derive run x.yaml --store=s', 'url': 'a/b'}
+    >>> without_paths({"folder": "/data/ab", "command": "derive run /home/me/x.yaml --set a=[/data/s/b]", "url": "a/b"})
+    {'command': 'derive run x.yaml --set a=[b]', 'url': 'a/b'}
     """
     if isinstance(value, dict):
-        return {key: without_paths(one) for key, one in value.items() if key != "folder"}
+        return {without_paths(key): without_paths(one) for key, one in value.items() if key not in OWN_TO_THE_MACHINE}
     if isinstance(value, list):
         return [without_paths(one) for one in value]
-    if isinstance(value, str):
-        return re.sub(r"[^\s=,'\"]+", lambda part: _last(part[0]), value)
-    return value
-
-
-def _last(word: str) -> str:
-    return Path(word).name if MACHINE_PATH.match(word) else word
+    return without_folders(value) if isinstance(value, str) else value
 
 
 def token_source() -> str | None:
@@ -249,6 +276,9 @@ def push(planned: Plan) -> str:
     try:
         hub.create_repo(name, private=planned.private, exist_ok=True)
         reached = f"the repository {name} is there, without these files"
+        if planned.private and not hub.model_info(name).private:
+            raise UserError(f"--private: {name} was there before and is public; {reached}. Make it private in its "
+                            "settings, take another name, or leave --private out")  # fmt: skip
         if branch != "main":
             hub.create_branch(name, branch=branch, exist_ok=True)
         files = [CommitOperationAdd(item.name, item.source) for item in planned.items]

@@ -36,7 +36,7 @@ def add_command(add: Callable[..., argparse.ArgumentParser], json_output: argpar
     made.add_argument("release", type=Path, metavar="RELEASE",
                       help="folder that a release stage, or `derive export --to int8 | int4`, wrote")  # fmt: skip
     made.add_argument("repository", metavar="OWNER/NAME", help="model repository; made where it is missing")
-    made.add_argument("--private", action="store_true", help="make it private; one that exists stays as it is")
+    made.add_argument("--private", action="store_true", help="make it private; a public one that exists is refused")
     made.add_argument("--revision", default="main", metavar="BRANCH", help="branch (default: %(default)s)")
     made.add_argument("--really", action="store_true", help="upload; without, nothing is contacted")
 
@@ -73,7 +73,7 @@ def _run(given: argparse.Namespace) -> int:
         changed = "" if isinstance(item.source, Path) else "  (without this machine's paths)"
         print(f"  {item.size:>14,} bytes  {item.sha256[:16]}  {item.name}{changed}")
     print(f"{len(planned.items)} files, {planned.size / 1e6:.1f} MB, one commit")
-    print(f"licence {planned.metadata['license']}, base model {planned.metadata['base_model']}, "
+    print(f"licence {planned.metadata['license']}, base model {planned.metadata.get('base_model', 'none')}, "
           f"{planned.metadata['pipeline_tag']}, tags {', '.join(map(str, planned.metadata['tags']))}")  # fmt: skip
     print(f"gates: {planned.gates}")
     print(f"token: {planned.token or 'none found; `hf auth login` or $HF_TOKEN'}")

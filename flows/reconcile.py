@@ -79,7 +79,7 @@ def _look(store: Store, flow_run: str, record: dict[str, Any]) -> tuple[str, boo
         return "", True
     if has_process(store, flow_run) or (state.get("type") in OPEN and _age_s(state) < YOUNG_S):
         return "", False
-    if record["status"] not in STATES:
+    if record["status"] == "paused":
         return _end_paused(store, flow_run, record, state), False
     text, num_tasks = _settle(store, flow_run, record, state)
     return text, not text and not num_tasks
@@ -109,7 +109,15 @@ def _state(flow_run: str) -> dict[str, Any]:
 
 
 def _end_paused(store: Store, flow_run: str, record: dict[str, Any], state: Mapping[str, Any]) -> str:
-    """A paused run without a process that was cancelled: nobody else would end it. Its checkpoint stays."""
+    """A paused run without a process that was cancelled: nobody else would end it. Its checkpoint stays.
+
+    One that is shown as running was resumed, and its process died before it had a word in the record.
+    """
+    if state.get("type") == "RUNNING":
+        kind, name, text = STATES["interrupted"]
+        set_state(flow_run, kind, name, text)
+        settle_tasks(flow_run, record)
+        return f"run {record['id']} was shown as {state.get('name')}; it is {name}"
     if state.get("type") not in ("CANCELLING", "CANCELLED"):
         return ""
     record.update(status="cancelled", error="cancelled")
@@ -136,6 +144,8 @@ def _settle(store: Store, flow_run: str, record: Mapping[str, Any], state: Mappi
     if record["status"] in ("failed", "cancelled") and state.get("type") == "RUNNING" and \
             _is_newer(store, record, state):  # fmt: skip
         kind, name, text = STATES["interrupted"]  # a retry that died before it had a word in the record
+    if record["status"] == "interrupted" and state.get("type") == "CANCELLING":
+        kind, name, text = STATES["cancelled"]  # it was to end
     # From a terminal, a cancelled run ends like one that crashed: no runner of Prefect's is there to tell.
     own = record["status"] == "completed" or (
         record["status"] == "cancelled" and not record["flow_run"].get("has_deployment")

@@ -25,7 +25,7 @@ from typing import Any
 
 from configs.errors import UserError
 from flows import up
-from flows.server import START_LIMIT_S, configure, free_port, healthy, lock_database, record_server, serving
+from flows.server import START_LIMIT_S, configure, free_port, healthy, lock_database, record_server, recorded
 from flows.source import ROOT
 from flows.store import Store
 from flows.supervisor import Supervised
@@ -77,7 +77,7 @@ def _own_database(home: Path) -> int:
     deadline = time.monotonic() + ENDING_S
     told = False
     while (lock := lock_database(home)) < 0:
-        if time.monotonic() > deadline or serving(home):
+        if time.monotonic() > deadline or recorded(home):
             raise UserError(f"--store: {home} is in use by another server or run; stop that one, or wait for its end")
         if not told:
             print("waiting for the end of the server before ...", flush=True)

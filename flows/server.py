@@ -24,6 +24,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.stage import write_json_atomic
+from flows.runs import lives, this_process
 from flows.supervisor import Supervised
 
 START_LIMIT_S = 240.0
@@ -57,7 +58,7 @@ class Server:
         """Find a running server, or begin to start one if that is allowed; `ready` waits for it."""
         configure(self.root)
         given = os.environ.get("PREFECT_API_URL")
-        known = given or _recorded(self.root)
+        known = given or recorded(self.root)
         if known and healthy(known):
             self.url = known
         elif (
@@ -138,19 +139,20 @@ def record_server(home: Path, url: str | None) -> None:
     if url is None:
         (home / "server.json").unlink(missing_ok=True)
     else:
-        write_json_atomic(home / "server.json", {"url": url, "pid": os.getpid()})
+        write_json_atomic(home / "server.json", {"url": url, **this_process()})
 
 
-def serving(home: Path) -> bool:
-    """Whether the process lives that recorded a long-lived server on this database."""
+def recorded(home: Path) -> str | None:
+    """URL of the long-lived server on this database; None once the process that recorded it is gone.
+
+    After a kill the record stays, and its port may be that of another store's server by now.
+    """
     try:
-        pid = int(json.loads((home / "server.json").read_text(encoding="utf-8"))["pid"])
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
+        found = json.loads((home / "server.json").read_text(encoding="utf-8"))
+        url, is_here = str(found["url"]), found["host"] == socket.gethostname()
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return True
+        return None
+    return url if is_here and lives(found) else None
 
 
 def healthy(url: str, timeout_s: float = 2.0) -> bool:
@@ -174,13 +176,6 @@ def free_port(wanted: int = 0) -> int:
                 f"--port: {wanted} cannot be used ({error}); give another between 1024 and 65535"
             ) from error
         return int(probe.getsockname()[1])
-
-
-def _recorded(home: Path) -> str | None:
-    try:
-        return str(json.loads((home / "server.json").read_text(encoding="utf-8"))["url"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _start_api(home: Path, port: int, lock: int) -> Supervised:

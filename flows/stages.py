@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, UserError
+from configs.schema import resolved_model
+from configs.settings.evaluation import ReleaseStage
 from configs.settings.machine import Machine
 from configs.stage import StageFile, write_json_atomic
 from configs.stall import STALLED
@@ -184,8 +186,8 @@ def stage_command(planned: PlannedStage, machine: Machine, stage_path: Path, out
     return [*words, sys.executable, "-m", planned.module, str(stage_path), str(out)]
 
 
-def lineage(session: Session) -> dict[str, Any]:
-    """Manifests of all stages so far, for the release's card."""
+def lineage(session: Session, release: ReleaseStage) -> dict[str, Any]:
+    """Manifests of all stages so far, for the release's card, and which of them are its model and its evaluation."""
     stages = []
     for entry in session.record["stages"]:
         planned = session.plan.stage(entry["id"])
@@ -208,6 +210,7 @@ def lineage(session: Session) -> dict[str, Any]:
     return {
         "run": session.record["id"],
         "recipe": session.plan.recipe.name,
+        "released": {"model": resolved_model(session.plan.recipe, release), "evaluation": release.evaluation},
         "controls": [one.model_dump(mode="json") for one in session.plan.recipe.controls],
         "seed": session.plan.recipe.seed,
         "overrides": session.record["overrides"],
@@ -253,7 +256,7 @@ def _build_now(session: Session, planned: PlannedStage, build: Build, turn: Turn
         planned,
         session.store,
         session.machine,
-        lineage(session) if planned.stage.kind == "release" else None,
+        lineage(session, planned.stage) if isinstance(planned.stage, ReleaseStage) else None,
     )
     check_room(described, build.folder)
     path = build.folder / "stage.json"

@@ -3,9 +3,10 @@
     all_against_all([Path("store"), Path("release/")]) -> Table
 
 A model is what its weights are: the digest of the stage that made it, or of the base. A column is a task set under one
-protocol: the questions that were asked, judge and its version, solved examples, wording, system prompt, tools and the
-limit of an answer. The same set under two protocols makes two columns, so that no two cells of a column differ in
-anything but the model. Gains over the base are paired over the problems of one evaluation.
+protocol: the questions that were asked, judge and its version (the set's own where none was named), solved examples,
+wording, system prompt, tools and the limit of an answer. The same set under two protocols makes two columns, so that no
+two cells of a column differ in anything but the model. Gains over the base are paired over the problems of one
+evaluation.
 
 What this does not do: rank models across columns; take part of an evaluation for the whole of another one; read an
 evaluation that was cut off.
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.judges import own_verifiers
+from configs.settings.common import TaskSource
 from corpora.page import visible
 from flows.runs import all_runs
 from flows.store import Artifact, Store, canonical_json
@@ -33,6 +36,8 @@ RELEASED = "evaluation.json"
 TABLE = "table"
 """Recipe of an evaluation that no recipe asked for; its models are called as they were given."""
 FAMILIES = ("coder", "math", "reasoning")
+OWN_JUDGES = "each set's own"
+"""What results call the judge where none was named for all sets."""
 _SETTINGS = ("few_shot", "few_shot_tasks", "system", "tools")
 """Of an evaluate stage: what changes an answer, beside its problems and its sampling."""
 
@@ -81,7 +86,7 @@ class Model:
 @dataclass(frozen=True)
 class Column:
     """A task set under one protocol; `letter` tells draws of one set under one protocol apart, empty for the only one.
-    """
+    `judged` names the set's own verifiers with their versions where no judge was named for all sets."""
 
     key: str
     task_set: str
@@ -90,6 +95,7 @@ class Column:
     questions: str
     num_problems: int
     kept: bool
+    judged: str = ""
 
 
 @dataclass(frozen=True)
@@ -221,8 +227,9 @@ def _of_folder(folder: Path, bases: dict[str, str]) -> Iterator[Evaluation]:
 def _of_release(folder: Path, released: dict[str, str], bases: dict[str, str]) -> Iterator[Evaluation]:
     line = _read(folder / "lineage.json")
     stages = {str(one.get("id")): one for one in line.get("stages") or ()}
+    told = line.get("released") or {}
     evaluated = [one for one in stages.values() if one.get("kind") == "evaluate"]
-    last = evaluated[-1] if evaluated else {}
+    last = stages.get(str(told.get("evaluation"))) or (evaluated[-1] if evaluated else {})
     base = line.get("base") or {}
     inputs = {name: one.get("digest") for name, one in stages.items()} | {"base": base.get("digest")}
     if base.get("digest"):
@@ -230,7 +237,8 @@ def _of_release(folder: Path, released: dict[str, str], bases: dict[str, str]) -
     about = {"recipe": line.get("recipe"), "seed": line.get("seed"), "created": None, "run": line.get("run"),
              "digest": last.get("digest")}  # fmt: skip
     for one in _made(folder, last.get("config") or {}, inputs, about, last.get("verifiers") or {}, RELEASED):
-        released.setdefault(one.weights[one.models[-1]], folder.name if folder.name != "release" else "released")
+        model = told["model"] if told.get("model") in one.weights else one.models[-1]  # older lineages do not say
+        released.setdefault(one.weights[model], folder.name if folder.name != "release" else "released")
         yield one
 
 
@@ -306,10 +314,11 @@ def _fill(table: Table) -> None:
                 questions = str(protocol.pop("questions"))
                 shared = hashlib.sha256(canonical_json(protocol).encode()).hexdigest()[:12]
                 protocols[shared] = protocol
-                key = f"{task_set} {shared} {questions}"
+                judged = _own_judges(evaluation, task_set, kept)
+                key = " ".join(filter(None, [task_set, shared, questions, judged]))
                 accuracies = {name: _accuracy(evaluation, name, task_set, kept) for name in evaluation.models}
                 total = next(int(one["total"]) for one in accuracies.values() if one)
-                columns.setdefault(key, Column(key, task_set, "", shared, questions, total, kept))
+                columns.setdefault(key, Column(key, task_set, "", shared, questions, total, kept, judged))
                 for name, accuracy in accuracies.items():
                     if accuracy:
                         cell = _cell(table, evaluation, name, task_set, kept, accuracy, answers)
@@ -362,10 +371,9 @@ def _answers(path: Path) -> _Answers:
 def _protocol(evaluation: Evaluation, task_set: str, kept: bool, answers: _Answers) -> dict[str, Any]:
     """What two cells of a column have in common."""
     config = evaluation.config
-    judge = "each set's own" if kept else str(evaluation.results.get("judge", "?"))
+    judge = OWN_JUDGES if kept else str(evaluation.results.get("judge", "?"))
     version = evaluation.verifiers.get(judge, "")
-    drawn = [one for one in (config.get("kept_tasks") if kept else config.get("tasks")) or ()
-             if one.get("name") == task_set]  # fmt: skip
+    drawn = _drawn(evaluation, task_set, kept)
     asked = next((given for (_, name), given in answers.items() if name == task_set), None)
     questions = canonical_json(sorted(map(list, asked)) if asked else drawn)
     return {
@@ -376,6 +384,22 @@ def _protocol(evaluation: Evaluation, task_set: str, kept: bool, answers: _Answe
         **{name: config.get(name) for name in _SETTINGS},
         **({} if config else {"known_only_of": str(evaluation.where.name)}),
     }
+
+
+def _drawn(evaluation: Evaluation, task_set: str, kept: bool) -> list[Mapping[str, Any]]:
+    """The sources of a set, as the evaluation's settings have them; results call a user's file by its last part."""
+    sources = evaluation.config.get("kept_tasks" if kept else "tasks") or ()
+    return [one for one in sources if task_set in (name := str(one.get("name")), Path(name).name)]
+
+
+def _own_judges(evaluation: Evaluation, task_set: str, kept: bool) -> str:
+    """A set's own verifiers, with their versions as far as they are known; empty where one judge was named for all."""
+    if not kept and evaluation.results.get("judge") != OWN_JUDGES:
+        return ""
+    sources = (TaskSource.model_construct(name=str(one["name"]), verifier=one.get("verifier"))
+               for one in _drawn(evaluation, task_set, kept))  # fmt: skip
+    names = sorted({name for source in sources for name in own_verifiers(source)})
+    return ", ".join(f"{name} {evaluation.verifiers.get(name, '')}".strip() for name in names)
 
 
 def _cell(table: Table, evaluation: Evaluation, name: str, task_set: str, kept: bool, accuracy: Mapping[str, Any],

@@ -97,8 +97,12 @@ def evaluate(given: argparse.Namespace) -> tuple[Path, int]:
     from configs.load import default_machine_name, load_machine
     from configs.names import check_source, check_verifier
     from configs.stage import StageFile, write_json_atomic
+    from flows.inputs import outside_data
+    from flows.plan import verifiers_of
+    from flows.source import closure
     from flows.store import Store
     from flows.table import TABLE, TABLES
+    from verifiers.registry import identity
 
     store = Store(given.store or None)
     stage = evaluate_command.stage_of(argparse.Namespace(**{**vars(given), "model": "base"}))
@@ -110,7 +114,11 @@ def evaluate(given: argparse.Namespace) -> tuple[Path, int]:
     inputs = _inputs(given.models, store)
     stage = stage.model_copy(update={"models": tuple(inputs)})
     machine = load_machine(given.machine or default_machine_name())
-    asked = {"stage": stage.model_dump(mode="json"), "models": {name: one.digest for name, one in inputs.items()}}
+    asked = {
+        "stage": stage.model_dump(mode="json"), "models": {name: one.digest for name, one in inputs.items()},
+        "outside": outside_data(stage), "verifiers": {name: dict(identity(name)) for name in verifiers_of(stage)},
+        "source": closure("derivatives.evaluate"),
+    }  # fmt: skip
     folder = store.root / TABLES / store.digest(asked)[:16]
     stage_file = StageFile(recipe=TABLE, stage=stage, inputs=inputs, machine=machine)
     folder.mkdir(parents=True, exist_ok=True)

@@ -119,6 +119,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.state.requests.append(f"GET {self.path}")
+        name = self.path.partition("?")[0].removeprefix("/api/models/")
+        if name in self.state.repositories:
+            private = self.state.repositories[name].get("visibility") == "private"
+            return self._answer(200, {"id": name, "private": private, "siblings": []})
         self._answer(404, {"error": "no such address"})
 
     def _create(self, asked: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ class EvaluateStage(StageBase):
     models: tuple[str, ...] = Field(
         min_length=1,
         description="Stage ids or `base`, in the table's order; the first is "
-        "what the others are compared with, the last is what is released.",
+        "what the others are compared with.",
     )
     tasks: tuple[TaskSource, ...] = Field(min_length=1, description="Held-out problems.")
     kept_tasks: tuple[TaskSource, ...] = Field(

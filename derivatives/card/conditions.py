@@ -80,9 +80,11 @@ def controls(facts: Facts) -> str:
     rows = [_over(facts, "base", "where it started", {})]
     for control in facts.controls:
         name = str(control.get("stage"))
+        what = ARMS.get(str(control.get("arm")), "{of}").format(of=control.get("of"))
         if name in facts.results["models"]:
-            what = ARMS.get(str(control.get("arm")), "{of}").format(of=control.get("of"))
             rows.append(_over(facts, name, what, by_id.get(name) or {}))
+        else:
+            rows.append([name, f"{what}; not asked by the evaluation", *([""] * (len(METRICS) + 1))])
     header = ["gain over", "which is", *named_metrics(facts, METRICS), "seconds of training"]
     return (
         "## Control arms\n\nEach starts from the checkpoint that the stage it is a control of starts from. The gain "

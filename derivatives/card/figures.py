@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from derivatives.card.facts import Facts, model_name, named_metrics
-from derivatives.card.markdown import interval, interval_bounds, number, percent, prompt_format, table, total
+from derivatives.card.markdown import code, interval, interval_bounds, number, percent, prompt_format, table, total
 
 
 def evaluation(facts: Facts) -> str:
@@ -50,6 +51,10 @@ def evaluation(facts: Facts) -> str:
         f"{name}: {interval_bounds(row['pass@1'])}"
         for name, row in passes.items()
         if (row.get("pass@1") or {}).get("no_verdict")
+    ] + [
+        f"{name}, other domains: {interval_bounds(row['kept_all'])}"
+        for name, row in passes.items()
+        if (row.get("kept_all") or {}).get("no_verdict")
     ]
     parts.append(
         "No-verdicts count as wrong. "
@@ -202,4 +207,7 @@ def _overlap(facts: Facts) -> str:
     if overlap.get("shared") is None:
         return "Overlap of training and held-out questions: not measured.\n"
     num_train, num_shared = overlap.get("train_questions") or 0, overlap["shared"]
-    return f"Of {num_train:,} training questions, {num_shared:,} are among the held-out ones.\n"
+    read = (str(name) for stage in facts.stages for name in (stage.get("config") or {}).get("data") or ())
+    files = dict.fromkeys(Path(name).name for name in read if name.endswith(".jsonl"))
+    unread = f" Not compared: {', '.join(map(code, files))}, which training read as it is." if files else ""
+    return f"Of {num_train:,} training questions, {num_shared:,} are among the held-out ones.{unread}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from configs.judges import implementations
+from configs.judges import implementations, read_alike
 from derivatives.card.facts import Facts
 from derivatives.card.markdown import interval, table
 
@@ -53,13 +53,14 @@ def certificate(brief: Any) -> list[str]:
 def judge_sentence(facts: Facts) -> str:
     """Whether the evaluation's judge is another than the one that gave the reward."""
     names = {role: {str(one.get("name")) for one in identities} for role, identities in facts.verifiers.items()}
-    rewards, judges = names.get("reward", set()), names.get("judge", set())
+    rewards, judges = names.get("reward", set()) | names.get("selection", set()), names.get("judge", set())
     shared = sorted(
         judge for judge in judges if any(implementations(judge) & implementations(reward) for reward in rewards)
     )
     if not rewards:
-        return "No reward was used in training."
-    if not all(one.get("source") for role in ("reward", "judge") for one in facts.verifiers.get(role, ())):
+        return "No verifier gave a reward or chose samples in training."
+    roles = ("reward", "selection", "judge")
+    if not all(one.get("source") for role in roles for one in facts.verifiers.get(role, ())):
         return "Whether the judge also gave the reward is not known."
     if shared:
         allowed = " The recipe allows that (`allow_same_judge`)." if facts.same_judge_allowed else ""
@@ -69,4 +70,9 @@ def judge_sentence(facts: Facts) -> str:
         )
     if judges & {"code_hidden"} and rewards & {"code", "think_own"}:
         return "The judge runs programs as the reward did, against tests that were never paid for."
+    if any(read_alike(judge, reward) for judge in judges for reward in rewards):
+        return (
+            "The judge is not the verifier that gave the reward, and decides by other code; both find the answer in a "
+            "text by the same code, so that a fault there would raise both."
+        )
     return "The judge is not the verifier that gave the reward, and does not judge by its code."

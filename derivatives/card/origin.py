@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from configs.paths import without_folders
 from derivatives.card.facts import Facts
 from derivatives.card.markdown import cell, number, percent, table
 
@@ -47,7 +48,7 @@ def key_settings(stage: Mapping[str, Any]) -> str:
     ]
     if stage.get("kind") == "evaluate":
         shown += [f"{task.get('name')} x {task.get('count') or 'all'}" for task in config.get("tasks") or []]
-    return ", ".join(shown)
+    return without_folders(", ".join(shown))
 
 
 def _amount(stage: Mapping[str, Any]) -> str:
@@ -105,7 +106,7 @@ def _changed(report: Mapping[str, Any]) -> str:
 
 
 def _task_name(task: Any) -> str:
-    return str(task.get("name", task)) if isinstance(task, dict) else str(task)
+    return without_folders(str(task.get("name", task)) if isinstance(task, dict) else str(task))
 
 
 def reproduce(facts: Facts) -> str:

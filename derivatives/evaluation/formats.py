@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.catalogue import dataset
 from configs.errors import UserError
+from configs.names import TWINS
 from configs.settings.common import TaskSource
 from configs.settings.corpus import CorpusSource
 from configs.settings.evaluation import EvaluateStage
@@ -72,8 +73,9 @@ def gather_examples(stage: EvaluateStage, tasks: Sequence[Task], seed: int) -> E
     for source in stage.few_shot_tasks or stage.tasks:
         if source.style == "published" and not stage.few_shot_tasks:
             continue
-        examples = found.setdefault(source.name, [])
-        for document in _documents(source, stage.few_shot * _DRAWN_PER_EXAMPLE, seed):
+        own = source.model_copy(update={"name": source.name.removeprefix(f"{TWINS}/")})
+        examples = found.setdefault(own.name, [])
+        for document in _documents(own, stage.few_shot * _DRAWN_PER_EXAMPLE, seed):
             if len(examples) < stage.few_shot and question_digest(document.prompt) not in heldout:
                 examples.append(Example(document.prompt, document.completion))
     for name in dict.fromkeys(task.metadata["protocol"] for task in tasks if "protocol" in task.metadata):
@@ -111,11 +113,12 @@ def _documents(source: TaskSource, count: int, seed: int) -> list[Document]:
 
 
 def examples_for(task: Task, examples: Examples, count: int) -> list[Example]:
-    """The task's own set's examples; where it has none, the other sets' in turn. A style has its own and its number."""
+    """The task's own set's examples, of a twin those of the set that it was made from, so that the two are asked alike;
+    where there are none, the other sets' in turn. A style has its own and its number."""
     style = style_of(task)
     if style is not None:
         return list(examples.get(_PUBLISHED + str(task.metadata["protocol"]), []))[: style.num_examples]
-    own = examples.get(task.source)
+    own = examples.get(task.source.removeprefix(f"{TWINS}/"))
     if own:
         return list(own[:count])
     groups = [group for name, group in examples.items() if not name.startswith(_PUBLISHED)]

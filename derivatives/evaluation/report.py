@@ -146,8 +146,7 @@ def model_figures(model: ModelAnswers, asked: Questions) -> dict[str, Any]:
     counted = [model.greedy[place] for place in asked.counted]
     sampled = None
     if model.sampled:
-        interval = bootstrap_mean(chances(model.sampled), confidence, asked.seed)
-        sampled = {"k": len(model.sampled[0]), **interval, "problems": len(model.sampled)}
+        sampled = _of_samples(model.sampled, chances(model.sampled), asked)
     num, programs = len(counted), sum(answer.num_programs for answer in counted)
     by_task: dict[str, dict[str, Any]] = {
         name: accuracy(answers, confidence) for name, answers in by_set(asked.tasks, model.greedy).items()
@@ -195,9 +194,18 @@ def _majority(groups: Sequence[Sequence[Answer]], asked: Questions) -> dict[str,
     """maj@k with its interval; None where no sampled problem has a final answer."""
     if not asked.voted:
         return None
-    values = votes([groups[number] for number in asked.voted])
+    voted = [groups[number] for number in asked.voted]
+    return _of_samples(voted, votes(voted), asked)
+
+
+def _of_samples(groups: Sequence[Sequence[Answer]], values: Sequence[float], asked: Questions) -> dict[str, Any]:
+    """A figure over sampled problems with its interval; `no_verdict` are those that might be solved, were no verdict of
+    their samples missing."""
+    missing = Outcome.NO_VERDICT.value
+    might = sum(value < 1.0 and any(answer.outcome == missing for answer in group)
+                for value, group in zip(values, groups, strict=True))  # fmt: skip
     interval = bootstrap_mean(values, asked.confidence, asked.seed)
-    return {"k": len(groups[0]), **interval, "problems": len(values)}
+    return {"k": len(groups[0]), **interval, "problems": len(values), "no_verdict": might}
 
 
 def _thoughts(answers: Sequence[Answer]) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from typing import Any
 from configs.errors import UserError
 from configs.settings.evaluation import EvaluateStage
 from configs.stage import load_stage_file
+from derivatives.evaluation.asked import problems_of
 from derivatives.evaluation.audit import was_asked
 from verifiers.api import Outcome, Task, Verdict
 from verifiers.pool import VerifierPool
-from verifiers.tasks import load_tasks
 
 SAMPLES = "samples.jsonl"
 
@@ -97,7 +97,7 @@ def _drawn_again(folder: Path) -> list[Task]:
     try:
         stage = load_stage_file(folder / "stage.json").stage
         assert isinstance(stage, EvaluateStage)
-        return [task for source in stage.tasks for task in load_tasks(source)]
+        return problems_of(stage.tasks)
     except (UserError, OSError):
         return []
 

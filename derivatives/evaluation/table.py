@@ -66,11 +66,11 @@ def _overall(results: Mapping[str, Any]) -> Table:
         "tokens\nright/wrong", "cut", "format",
     ]  # fmt: skip
     num = first["pass@1"].get("total", "")
-    title = f"{num} problems, judged by {results['judge']}; in percent, {results['confidence']:.0%} intervals"
+    title = f"{num} problems, judged by {escape(results['judge'])}; in percent, {results['confidence']:.0%} intervals"
     table = _table(title, *headings)
     for name, one in models.items():
         gained = results["gains"].get(name)
-        row = [name, _percent(one["pass@1"]), _percent(gained["pass@1"], sign=True) if gained else ""]
+        row = [escape(name), _percent(one["pass@1"]), _percent(gained["pass@1"], sign=True) if gained else ""]
         row += [_percent(one.get(figure)) for figure in sampled]
         row += [_tokens(one), f"{100 * one.get('truncated_fraction', 0.0):.1f}", one["format"]]
         table.add_row(*row)
@@ -82,7 +82,8 @@ def _overall(results: Mapping[str, Any]) -> Table:
 def _lost(results: Mapping[str, Any]) -> Table:
     """Problems of other domains, and bits per byte of held-out texts, each with what changed from the first model."""
     models, gains = results["models"], results["gains"]
-    table = _table("what was lost: kept tasks in percent, bits per byte with their rise in percent", "", *models)
+    title = "what was lost: kept tasks in percent, bits per byte with their rise in percent"
+    table = _table(title, "", *map(escape, models))
     if any(one.get("kept") for one in models.values()):
         cells = [_changed(_percent(one.get("kept_all"), ends=name not in gains), (gains.get(name) or {}).get("kept"))
                  for name, one in models.items()]  # fmt: skip
@@ -113,7 +114,7 @@ def _budgets(models: Mapping[str, Any]) -> Table:
         for place, row in enumerate(one.get("budgets", [])):
             closed = row["closed_fraction"]
             table.add_row(
-                "" if place else name, f"{row['max_thinking_tokens']}", _percent(row["pass@1"]),
+                "" if place else escape(name), f"{row['max_thinking_tokens']}", _percent(row["pass@1"]),
                 _percent(row["over_smallest"], sign=True) if place else "", *([_percent(row["maj@k"])] if k else []),
                 f"{row['mean_tokens']:.0f}", "" if closed is None else f"{100 * closed:.0f}",
             )  # fmt: skip
@@ -124,7 +125,7 @@ def _budgets(models: Mapping[str, Any]) -> Table:
 
 def _by_task(results: Mapping[str, Any]) -> Table:
     models, constants, reached = results["models"], results["floor"]["best_constant"], results["floor"]["value"]
-    table = _table("pass@1 by task set", "task set", "asked", "best\nconstant", *models)
+    table = _table("pass@1 by task set", "task set", "asked", "best\nconstant", *map(escape, models))
     flagged, digits = False, 1 if len(models) <= MANY_MODELS else 0
 
     def cells(given: Iterable[Mapping[str, float] | None]) -> Iterator[str]:
@@ -156,18 +157,18 @@ def _twins(found: Mapping[str, Any]) -> Table:
     for name, models in found.items():
         for place, (model, one) in enumerate(models.items()):
             cells = (_percent(one["original"]), _percent(one["twin"]), _percent(one["gap"], sign=True))
-            table.add_row("" if place else escape(name), model, *cells)
+            table.add_row("" if place else escape(name), escape(model), *cells)
     return table
 
 
 def _audit(found: Mapping[str, Any]) -> Table:
     """Agreement with the auditor, the gap, and the gain that it confirms."""
-    title = f"audited by {found['verifier']} on {found['problems']} problems"
+    title = f"audited by {escape(found['verifier'])} on {found['problems']} problems"
     table = _table(title, "model", "agreement", "gap", "gain by the judge there", "gain confirmed")
     for name, one in found["models"].items():
         gained = found["gains"].get(name) or {}
         gains = (_percent(gained.get(by), sign=True) for by in ("judge", "audit"))
-        table.add_row(name, _percent(one["agreement"]), _percent(one["gap"], sign=True), *gains)
+        table.add_row(escape(name), _percent(one["agreement"]), _percent(one["gap"], sign=True), *gains)
     return table
 
 

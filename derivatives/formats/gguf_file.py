@@ -40,6 +40,9 @@ LARGEST_ERROR: dict[str, float] = {"bf16": 0.0, "f16": 2.0**-10, "q8_0": 0.01, "
 """Root mean square of a tensor's error over that of its weights, above which something else than rounding happened."""
 BLOCK = 32
 """Weights with one scale."""
+WRITTEN = ("rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings")
+TAKEN = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True, "partial_rotary_factor": 1.0}
+"""Settings of the rotation that llama.cpp takes to be so where a file says nothing."""
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 
 
@@ -151,10 +154,22 @@ def _write_about(writer: Any, gguf: Any, release: Path, config: dict[str, Any], 
     kind_of_rope = rope.get("rope_type", rope.get("type")) or "default"
     if kind_of_rope not in ("default", "yarn"):
         raise UserError(f"RELEASE: its positions are scaled by {kind_of_rope!r}; allowed: default and yarn")
+    taken = {**TAKEN, "attention_factor": 0.1 * math.log(max(1.0, float(rope.get("factor") or 1.0))) + 1.0}
+    for name, value in rope.items():
+        if name not in WRITTEN and value is not None and not _equal(value, taken.get(name)):
+            raise UserError(f"RELEASE: its positions are scaled with {name} {value!r}, which is not written here and "
+                            f"which llama.cpp would take otherwise; allowed: {', '.join(WRITTEN)}")  # fmt: skip
+    if config.get("use_sliding_window"):
+        raise UserError("RELEASE: its config.json has use_sliding_window, which llama.cpp's Qwen2 leaves out; allowed: "
+                        "models that see their whole context, as all of Qwen2.5 do")  # fmt: skip
     if kind_of_rope == "yarn":
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(float(rope["factor"]))
         writer.add_rope_scaling_orig_ctx_len(int(rope["original_max_position_embeddings"]))
+
+
+def _equal(value: Any, taken: float | None) -> bool:
+    return taken is not None and isinstance(value, (int, float)) and math.isclose(value, taken, rel_tol=1e-3)
 
 
 def _title(release: Path) -> str:

@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.stage import write_text_atomic
 from derivatives.export import END_OF_TEXT, END_OF_TURN, START_OF_TURN
 from derivatives.formats.weights import config_of
 
@@ -24,7 +25,21 @@ QUESTION = "What is it?"
 
 
 def write_modelfile(release: Path, gguf_file: Path) -> Path:
-    """Write it beside a GGUF file.
+    """Write it beside a GGUF file: as `Modelfile`, or as `NAME.Modelfile` where that is there and is of another file.
+
+    Raises:
+        UserError: As `modelfile`.
+    """
+    text = modelfile(release, gguf_file.name)
+    path = gguf_file.with_name("Modelfile")
+    if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_from(gguf_file.name)):
+        path = gguf_file.with_suffix(".Modelfile")
+    write_text_atomic(path, text)
+    return path
+
+
+def modelfile(release: Path, gguf_name: str) -> str:
+    """Its text, for a GGUF file of this name in the same folder.
 
     Raises:
         UserError: The release's chat format is not ChatML, or its system prompt cannot be written in a Modelfile.
@@ -35,7 +50,7 @@ def write_modelfile(release: Path, gguf_file: Path) -> Path:
             raise UserError('release: its chat template holds """ or {{, which a Modelfile cannot; write it by hand')
     positions = int(config_of(release).get("max_position_embeddings") or 0)
     lines = [
-        f"FROM ./{gguf_file.name}",
+        _from(gguf_name).rstrip(),
         'TEMPLATE """{{- if .System }}<|im_start|>system',
         "{{ .System }}<|im_end|>",
         "{{ end }}{{- range .Messages }}{{- if ne .Role \"system\" }}<|im_start|>{{ .Role }}",
@@ -49,9 +64,11 @@ def write_modelfile(release: Path, gguf_file: Path) -> Path:
         "PARAMETER repeat_penalty 1",
         *([f"PARAMETER num_ctx {min(positions, MAX_CONTEXT)}"] if positions else []),
     ]
-    path = gguf_file.with_name("Modelfile")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    return "\n".join(lines) + "\n"
+
+
+def _from(gguf_name: str) -> str:
+    return f"FROM ./{gguf_name}\n"
 
 
 def default_system(release: Path) -> str | None:

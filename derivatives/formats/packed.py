@@ -40,8 +40,8 @@ GROUP_SIZES = (32, 64, 128)
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LARGEST_ERROR = {"int8": 0.02, "int4": 0.2}
 """Root mean square of a tensor's error over that of its weights, above which something else than rounding happened."""
-COPIED = ("*.jinja", "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "generation_config.json",
-          "README.md", "lineage.json", "evaluation.json", "LICENSE*")  # fmt: skip
+COPIED = ("*.jinja", "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+          "generation_config.json", "README.md", "lineage.json", "evaluation.json", "LICENSE*", "NOTICE*")  # fmt: skip
 SHARD = "5GB"
 
 

@@ -30,17 +30,17 @@ from configs.settings.evaluation import EvaluateStage
 from configs.settings.machine import Machine
 from configs.settings.tools import ToolUse
 from derivatives.evaluation.answers import Answer, Asking, ask
+from derivatives.evaluation.asked import problems_of
 from derivatives.evaluation.formats import CHAT, Examples, gather_examples
-from derivatives.evaluation.statistics import bootstrap_mean, relative_rise
+from derivatives.evaluation.statistics import bootstrap_mean, relative_rise, wilson
 from derivatives.evaluation.texts import Cost, bits_per_byte, document_costs, read_texts
 from derivatives.formats.weights import Weights
 from derivatives.rollout.engine import RolloutEngine
 from derivatives.rollout.tools import open_tools
 from derivatives.training.model import load_model
-from verifiers.api import Task
+from verifiers.api import Outcome, Task
 from verifiers.breaker import Breaker
 from verifiers.pool import VerifierPool
-from verifiers.tasks import load_tasks
 
 PLAIN_TEXT = CorpusSource(name="python_stdlib", split="heldout", count=20)
 """Read where the evaluation read no text: every machine has it."""
@@ -94,7 +94,8 @@ class Quality:
     Attributes:
         problems: How many.
         sets: Problems by task set.
-        pass_at_1: `release`, `export` and the paired `difference`.
+        pass_at_1: `release`, `export` and the paired `difference`, whose lower end counts missing verdicts on the
+            release as right, where the export wrote something else.
         same_answers: Share of the problems where both wrote the same text.
         texts: By text: bits per byte of `release` and `export`, and the relative `rise`.
         limits: What was allowed.
@@ -147,7 +148,7 @@ def questions_of(
             f"RELEASE: {release} does not say by which problems it was evaluated (no evaluation in lineage.json); name "
             "some with --tasks"
         )
-    drawn = [task for source in stage.tasks for task in load_tasks(source)]
+    drawn = problems_of(stage.tasks)
     if not drawn:
         raise UserError("--tasks: they give no problem; name others")
     form = form_of(release)
@@ -171,19 +172,23 @@ def evaluation_of(release: Path) -> tuple[EvaluateStage | None, int]:
     """Settings of the evaluation that a release was judged by, and the recipe's seed; None where it does not say."""
     try:
         lineage = json.loads((release / "lineage.json").read_text(encoding="utf-8"))
-        (*_, found) = (one["config"] for one in lineage["stages"] if one["kind"] == "evaluate")
+        told = (lineage.get("released") or {}).get("evaluation")
+        judged = [one for one in lineage["stages"] if one["kind"] == "evaluate"]
+        found = next((one for one in judged if one.get("id") == told), judged[-1])["config"]
         return EvaluateStage.model_validate(found), int(lineage.get("seed") or 0)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None, 0
 
 
 def form_of(release: Path) -> str:
-    """How the released model was asked: the last of the evaluation's models; as a chat where it does not say."""
+    """How the released model was asked: what the lineage names, in older ones the last of the evaluation's models; as
+    a chat where neither says."""
     stage, _ = evaluation_of(release)
     try:
         models = json.loads((release / "evaluation.json").read_text(encoding="utf-8"))["models"]
-        return str(models[stage.models[-1]]["format"]) if stage else CHAT
-    except (OSError, ValueError, KeyError, TypeError):
+        told = json.loads((release / "lineage.json").read_text(encoding="utf-8")).get("released") or {}
+        return str(models[told.get("model") or stage.models[-1]]["format"]) if stage else CHAT
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return CHAT
 
 
@@ -242,13 +247,24 @@ def quality(asked: Asked, before: Answered, after: Answered, kind: str, limits: 
     problems = list(zip(before.answers, after.answers, strict=True))
     changes = [float(b.correct) - float(a.correct) for a, b in problems]
     difference = bootstrap_mean(changes, asked.confidence, asked.seed)
+    # As a release's gates have it: a verdict that is missing on the release may have been right.
+    missing = sum(a.outcome == Outcome.NO_VERDICT.value and a.completion != b.completion for a, b in problems)
+    difference["low"] -= missing / len(problems)
     shares = [sum(one.correct for one in side) / len(problems) for side in (before.answers, after.answers)]
     exceeded = []
+    # Resampling problems of which none changed gives an interval of no width, however few they are.
+    unseen = wilson(0, len(problems), asked.confidence)[1]
+    if not unseen <= limits.pass_at_1:
+        exceeded.append(
+            f"{len(problems)} problems are too few to show it: if none of them changed, as many as {unseen:.1%} of all "
+            f"still might, and {limits.pass_at_1:.1%} are allowed"
+        )
     if not difference["low"] > -limits.pass_at_1:
         exceeded.append(
             f"pass@1 on {len(problems)} problems changed by {100 * difference['value']:+.1f} points "
             f"[{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]; the lower end must exceed "
             f"{0 - 100 * limits.pass_at_1:g}"
+            + (f" ({missing} missing verdicts on the release count as right)" if missing else "")
         )
     texts: dict[str, dict[str, Any]] = {}
     for name, costs in before.costs.items():
@@ -267,7 +283,7 @@ def quality(asked: Asked, before: Answered, after: Answered, kind: str, limits: 
         name: default
         for name, own, default in zip(METRICS, (limits.pass_at_1, limits.bits_per_byte),
                                       (usual.pass_at_1, usual.bits_per_byte), strict=True)
-        if own != default
+        if own > default
     }  # fmt: skip
     return Quality(
         len(problems), sets, {"release": shares[0], "export": shares[1], "difference": difference},

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.errors import UserError
 from configs.stage import write_json_atomic, write_text_atomic
 from derivatives.formats.quality import Answered, Asked, Quality
 
 FORMATS_FILE = "formats.json"
 HEADING = "## Fewer bits"
+IN_VLLM = {
+    "int4": "and in vLLM, which computes from the packed weights.",
+    "int8": "and, on GPUs, in vLLM, which has no kernels for it on CPUs. It was not tried there.",
+}
 
 
 def keep(export: Path, written: Mapping[str, Any], found: Quality | None) -> Path:
@@ -23,22 +29,49 @@ def keep(export: Path, written: Mapping[str, Any], found: Quality | None) -> Pat
         found: What it cost; None where the weights are the release's, bit for bit.
     """
     path = export.with_name(FORMATS_FILE)
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        kept = {}
-    kept = kept if isinstance(kept, dict) else {}
+    kept = kept_beside(export)
     kept[export.name] = {**written, "quality": "the same weights" if found is None else found.as_dict()}
     write_json_atomic(path, kept)
     return path
 
 
+def kept_beside(export: Path) -> dict[str, Any]:
+    """What `formats.json` in an export's folder holds. Raises UserError where it is there and cannot be read: writing
+    it anew would lose what is known of the other exports."""
+    path = export.with_name(FORMATS_FILE)
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"--out: {path} cannot be read ({error}); mend it, move it away, or give another folder") \
+            from error  # fmt: skip
+    if not isinstance(kept, dict):
+        raise UserError(f"--out: {path} holds no exports by name; move it away, or give another folder")
+    return kept
+
+
 def append_to_card(folder: Path, kind: str, written: Mapping[str, Any], found: Quality) -> None:
-    """Say on the card of an exported folder what it is and what it cost, and how it is opened."""
+    """Say on the card of an exported folder what it is and what it cost, and how it is opened. A hub's results
+    (`model-index`) go: they are the release's, and were not measured with these weights."""
     path = folder / "README.md"
     card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    card = without_results(card)
     card = card.partition(f"\n{HEADING}")[0].rstrip()
     write_text_atomic(path, "\n\n".join(part for part in (card, section(kind, written, found)) if part) + "\n")
+
+
+def without_results(card: str) -> str:
+    """A card whose front matter claims no results.
+
+    >>> without_results("---\\nlicense: mit\\nmodel-index:\\n- name: x\\n  results: []\\ntags:\\n- a\\n---\\n# x\\n")
+    '---\\nlicense: mit\\ntags:\\n- a\\n---\\n# x\\n'
+    """
+    found = re.match(r"---\n.*?^---\n", card, re.DOTALL | re.MULTILINE)
+    if found is None:
+        return card
+    front = re.sub(r"^model-index:.*\n(?:[ -].*\n)*", "", found[0][4:-4], flags=re.MULTILINE)
+    return f"---\n{front}---\n{card[found.end():]}"
 
 
 def section(kind: str, written: Mapping[str, Any], found: Quality) -> str:
@@ -75,7 +108,7 @@ def section(kind: str, written: Mapping[str, Any], found: Quality) -> str:
         + (f" **The limit was loosened by hand: {', '.join(loosened)}.**" if loosened else ""),
         "",
         "It opens with `pip install compressed-tensors` in transformers (which unpacks the weights to bf16 in memory), "
-        "and in vLLM, which computes from the packed weights.",
+        + IN_VLLM[kind],
     ])  # fmt: skip
 
 

@@ -36,6 +36,7 @@ def config_of(release: Path) -> dict[str, Any]:
 def tensors(release: Path, config: dict[str, Any]) -> Weights:
     """The release's own, without a head that is the embedding again. Raises UserError."""
     tied = bool(config.get("tie_word_embeddings"))
+    check_shards(release)
     try:
         for path in sorted(release.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
@@ -46,6 +47,22 @@ def tensors(release: Path, config: dict[str, Any]) -> Weights:
         raise UserError(
             f"RELEASE: the weights in {release} cannot be read ({error}); write the release again"
         ) from error
+
+
+def check_shards(folder: Path) -> None:
+    """Every file that the index of the weights names is there. Raises UserError: what is missing would else be left
+    out of an export without a word."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        named = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"RELEASE: {index} cannot be read ({error}); write the release again") from error
+    missing = sorted(name for name in named if not (folder / name).is_file())
+    if missing:
+        raise UserError(f"RELEASE: {', '.join(missing[:3])} of {len(named)} files of weights is missing in {folder}; "
+                        "take the whole folder from its store again")  # fmt: skip
 
 
 def num_parameters(release: Path, config: dict[str, Any]) -> int:
@@ -86,6 +103,7 @@ def read_packed(folder: Path) -> Weights:
     scheme = packed_scheme(settings)
     compressor = BaseCompressor.get_value_from_registry("pack-quantized")
     names = compressor.compression_param_names(scheme)
+    check_shards(folder)
     places = _places(folder)
     for name in sorted(places):
         module, _, part = name.rpartition(".")

@@ -288,12 +288,13 @@ def _texts(
         path = _file_of(name, known)
         found = None if path is None else sample_file(path, known.count_tokens, completion)
         if found is None:
-            number = _planned_rows(name, known)
+            number = _planned_rows(name, known, completion)
             if number is None:
                 return None
             whole, asked = _assumed_lengths(name, known, limit, completion)
             found = Texts(number, asked, whole - asked if completion else 0.0)
-            assumptions.append(f"{name}: {number:,.0f} rows by its counts, {whole:.0f} tokens each")
+            most = "at most " if isinstance(known.stages[name], SampleStage) else ""
+            assumptions.append(f"{name}: {most}{number:,.0f} rows by its counts, {whole:.0f} tokens each")
         elif known.counts_by:
             assumptions.append(known.counts_by)
         count += found.count
@@ -328,8 +329,13 @@ def _file_of(name: str, known: Known) -> Path | None:
     return next((path for one in names if (path := found.folder / "data" / one).is_file()), None)
 
 
-def _planned_rows(name: str, known: Known) -> float | None:
+def _planned_rows(name: str, known: Known, completion: str | None) -> float | None:
+    """Rows of a stage's product that is not there. Of samples the most that can be: nobody knows how many are right; of
+    pairs of them nothing, since that bound would say as little."""
     stage = known.stages.get(name)
+    if isinstance(stage, SampleStage) and completion != "chosen":
+        asked = _texts(stage.data, known, None, None, completion=None)
+        return None if asked is None else asked.count * (stage.max_examples if completion else 1)
     if not isinstance(stage, CorpusStage):
         return None
     counts = [_rows(source, known) for source in stage.sources]

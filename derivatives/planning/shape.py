@@ -5,7 +5,7 @@ FLOPs are those of `derivatives/training/throughput.py`, whose formula is writte
 Without torch.
 
 Source of the shapes: Qwen2.5 Technical Report (arXiv:2412.15115), table 1, and the published config.json files. Those
-of Qwen2.5-Coder and of Qwen2.5-Math are the same, but for the positions of the latter.
+of Qwen2.5-Coder and of Qwen2.5-Math are the same, but for their positions.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Shape:
 def _qwen(
     hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int, vocabulary: int, tied: bool
 ) -> Shape:
-    # 3B and below are published with 32,768 positions, the larger ones with 131,072.
+    # Plain bases: 3B and below say 32,768 positions, the larger ones 131,072.
     positions = 32_768 if layers <= 36 and hidden <= 2048 else 131_072
     return Shape(hidden, layers, heads, kv_heads, hidden // heads, intermediate, vocabulary, tied, positions)
 
@@ -143,8 +143,10 @@ QWEN_SHAPES = {
     "32B": _qwen(5120, 64, 40, 8, 27_648, 152_064, False),
     "72B": _qwen(8192, 80, 64, 8, 29_568, 152_064, False),
 }
-HUB_NAME = re.compile(r"Qwen/Qwen2\.5(?P<line>-Coder|-Math)?-(?P<size>[\d.]+B)(?:-Instruct)?")
-MATH_POSITIONS = 4096
+HUB_NAME = re.compile(r"Qwen/Qwen2\.5(?P<line>-Coder|-Math)?-(?P<size>[\d.]+B)(?P<tuned>-Instruct)?")
+MATH_POSITIONS, TUNED_POSITIONS = 4096, 32_768
+"""As their config.json files say: Qwen2.5-Math of any kind; Qwen2.5-Coder (bases too) and all instruct models, which go
+beyond with YaRN alone. Qwen2.5-Coder-14B said 131,072 until commit 9763f22 of its repository mended it."""
 
 
 def shape_of(name: str, folder: Path | None) -> Shape:
@@ -162,7 +164,11 @@ def shape_of(name: str, folder: Path | None) -> Shape:
             f"base: the shape of {name!r} is not known without its files; allowed: a folder, or "
             f"Qwen/Qwen2.5-SIZE with SIZE of {', '.join(QWEN_SHAPES)}; download it and give its folder with --base"
         )
-    positions = MATH_POSITIONS if match["line"] == "-Math" else known.max_positions
+    positions = known.max_positions
+    if match["line"] == "-Math":
+        positions = MATH_POSITIONS
+    elif match["line"] or match["tuned"]:
+        positions = min(positions, TUNED_POSITIONS)
     return Shape(**{**vars(known), "max_positions": positions})
 
 

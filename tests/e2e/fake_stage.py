@@ -3,8 +3,9 @@
 Run like a real one: `python -m tests.e2e.fake_stage STAGE.json OUT/`. What it does besides is said by
 FAKE_STAGE, `ID:BEHAVIOUR` words: `crash`, `user_error`, `hang`, `retry_once`, `wait` (its verifier is silent for a
 second), `stall` and `stall_once` (nothing is done for a minute), `count` (ten steps of 0.2 s that go on from a
-checkpoint after a kill), `train` (forty such steps that go on from a checkpoint which is written when it is asked to
-stop, in FAKE_STAGE_STOP_S seconds), `refuse` (as a release by its gates). Every start is noted in FAKE_STAGE_STARTS.
+checkpoint after a kill), `train` (forty such steps, or FAKE_STAGE_STEPS, that go on from a checkpoint which is written
+when it is asked to stop, in FAKE_STAGE_STOP_S seconds), `refuse` (as a release by its gates). Every start is noted in
+FAKE_STAGE_STARTS.
 """
 
 from __future__ import annotations
@@ -59,15 +60,15 @@ def train(out: Path) -> None:
     root = out / "checkpoints"
     kept = sorted(root.glob("step-*"))
     taken = json.loads((kept[-1] / "state").read_text()) if kept else []
-    progress = Progress(out, len(taken))
-    for step in range(len(taken) + 1, NUM_STEPS + 1):
+    progress, total = Progress(out, len(taken)), int(os.environ.get("FAKE_STAGE_STEPS", NUM_STEPS))
+    for step in range(len(taken) + 1, total + 1):
         if asked:
             time.sleep(float(os.environ.get("FAKE_STAGE_STOP_S", "0")))
             write_text_atomic(root / f"step-{step - 1:06d}" / "state", json.dumps(taken))
             sys.exit(128 + signal.SIGTERM)
         time.sleep(STEP_S)
         taken.append(step)
-        progress.write(step, NUM_STEPS, **{"rl/reward": step / NUM_STEPS})
+        progress.write(step, total, **{"rl/reward": step / total})
     write_text_atomic(out / "model" / "taken", json.dumps(taken))
 
 

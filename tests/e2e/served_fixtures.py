@@ -143,8 +143,8 @@ class Up:
             states.setdefault(one["name"], []).append(one["state_name"])
         return states
 
-    def set_state(self, flow_run: str, **state: Any) -> None:
-        self.ask(f"/flow_runs/{flow_run}/set_state", {"state": state, "force": True})
+    def set_state(self, flow_run: str, force: bool = True, **state: Any) -> None:
+        self.ask(f"/flow_runs/{flow_run}/set_state", {"state": state, "force": force})
 
     def press_pause(self, flow_run: str, timeout_s: float = 300.0) -> None:
         """What the UI's pause button sends."""
@@ -152,9 +152,9 @@ class Up:
         details = {"pause_timeout": until_then, "pause_reschedule": True}
         self.set_state(flow_run, type="PAUSED", name="Suspended", state_details=details)
 
-    def press_cancel(self, flow_run: str) -> None:
-        """What the UI's cancel button sends."""
-        self.set_state(flow_run, type="CANCELLING", name="Cancelling", message="Cancelled by UI")
+    def press_cancel(self, flow_run: str, force: bool = True) -> None:
+        """What the UI's cancel button sends; without force as `prefect flow-run cancel` does."""
+        self.set_state(flow_run, force, type="CANCELLING", name="Cancelling", message="Cancelled by UI")
 
     def press_resume(self, flow_run: str) -> None:
         assert self.ask(f"/flow_runs/{flow_run}/resume", {})["status"] == "ACCEPT"

@@ -129,6 +129,64 @@ def test_kill_minus_9_of_a_prefect_worker_costs_nothing_and_early_buttons_make_n
         assert until(lambda: not any(map(runs, [flow, *worker.stage_pids()])), 60)
 
 
+def test_a_cancel_ends_a_run_whose_derive_up_was_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect's runner of the later one knows nothing of the earlier one's process, and leaves it alone."""
+    monkeypatch.setenv("FAKE_STAGE_STEPS", "3000")
+    with Up(tmp_path, "rl:train") as up:
+        run = up.submit()
+        assert until(lambda: up.steps() >= 3, 120), up.said()
+        flow = up.flow_pid()
+        up.kill_all_but(flow)
+        up.log.write_text("")
+        with Up(tmp_path, "rl:train", port=up.port) as again:
+            assert runs(flow)
+            again.press_cancel(run)
+            assert until(lambda: not any(map(runs, [flow, *again.stage_pids()])), 120), again.state(run)
+            assert again.reaches(run, "Cancelled")["type"] == "CANCELLED"
+            assert again.record()["status"] == "cancelled" and again.record()["stages"][-1]["checkpoint"] >= 3
+
+
+def test_a_cancel_right_after_a_pause_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect takes a run that was suspended for one without a process, and cancels it in name alone."""
+    monkeypatch.setenv("FAKE_STAGE_STEPS", "3000")
+    with Up(tmp_path, "rl:train") as up:
+        run = up.submit()
+        assert until(lambda: up.steps() >= 3, 120), up.said()
+        flow = up.flow_pid()
+        up.press_pause(run)
+        up.press_cancel(run, force=False)
+        assert up.state(run)["name"] == "Cancelled"
+        assert until(lambda: not any(map(runs, [flow, *up.stage_pids()])), 120), up.state(run)
+        assert up.state(run)["name"] == "Cancelled" and up.record()["status"] == "cancelled"
+
+
+def test_a_release_that_was_declined_is_asked_about_again_when_the_run_is_retried(tmp_path: Path) -> None:
+    with Up(tmp_path, "") as up:
+        run = up.submit({"mode": "ask before release"})
+
+        def answer(release: bool) -> None:
+            """What the dialog sends, once there is one."""
+
+            def asked() -> bool:
+                state = up.state(run)
+                keyset = state["state_details"].get("run_input_keyset") if state["type"] == "PAUSED" else None
+                return bool(keyset and up.ask(f"/flow_runs/{run}/input/filter", {"prefix": keyset["schema"]}))
+
+            assert until(asked, 120), (up.state(run), up.said()[-3000:])
+            given = {"run_input": {"release": release, "note": "looked at the samples"}}
+            assert up.ask(f"/flow_runs/{run}/resume", given)["status"] == "ACCEPT"
+
+        answer(False)
+        assert "was declined: looked at the samples" in up.reaches(run, "Failed")["message"]
+        up.press_retry(run)
+        assert until(lambda: up.state(run)["name"] != "AwaitingRetry", 60)
+        answer(True)
+        up.reaches(run, "Completed")
+        assert up.record()["approval"] == {"released": True, "note": "looked at the samples"}
+
+
 def test_a_resume_while_the_stage_stops_goes_on_in_the_same_run_with_one_trainer_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

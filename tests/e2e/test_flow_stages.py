@@ -135,6 +135,7 @@ def test_release_gets_the_lineage_of_all_stages_before_it(a_finished_run: tuple[
     given = json.loads((Path(a_finished_run[1]["stages"][-1]["folder"]) / "stage.json").read_text())
     assert [stage["id"] for stage in given["lineage"]["stages"]] == ["problems", "sft", "rl", "evaluate"]
     assert given["lineage"]["stages"][2]["verifiers"]["math"]["name"] == "math"
+    assert given["lineage"]["released"] == {"model": "rl", "evaluation": "evaluate"}
     assert given["inputs"]["problems"]["kind"] == "corpus"
     assert given["lineage"]["base"]["files"].keys() == {"config.json", "model.safetensors", "tokenizer.json"}
 

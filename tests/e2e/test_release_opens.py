@@ -256,7 +256,10 @@ def test_a_failed_gate_exits_2_with_a_line_per_gate_and_releases_nothing(
     assert run_command("release", release.run, "", [str(tmp_path / "stage.json"), str(out)]) == 2
     message = capsys.readouterr().err
     assert "2 of 3 not passed" in message
-    assert "gate pass@1, rl against base: gain +0.200 [+0.170, +0.230]; must exceed +0.190; not passed" in message
+    assert (
+        "gate pass@1, rl against base: gain +0.200 [+0.168, +0.230]; must exceed +0.190; not passed (2 of 1000 "
+        "problems lack a verdict on base and count as solved)"
+    ) in message
     assert (
         "gate bits_per_byte, rl against base: gain -0.200; must exceed -0.100; not passed (worst text: python_stdlib)"
         in message
@@ -273,6 +276,11 @@ def test_an_evaluation_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="its digest is d2 but the evaluation was of d1"):
         release.run(other, tmp_path / "out")
+    given = {"base": line.inputs["base"].model_copy(update={"digest": "base-now"})}
+    then = {"rl": {"digest": "d1"}, "base": {"digest": "base-then"}}
+    (tmp_path / "evaluate" / "stage.json").write_text(json.dumps({"inputs": then}))
+    with pytest.raises(UserError, match="inputs.base: its digest is base-now but the evaluation was of base-then"):
+        release.run(line.model_copy(update={"inputs": line.inputs | given}), tmp_path / "out")
 
 
 def test_training_on_held_out_questions_is_refused(tmp_path: Path) -> None:

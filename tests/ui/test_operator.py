@@ -35,6 +35,7 @@ CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 REAL = "math-smoke"
 START_LIMIT_S = 240.0
 LONG = "rl.steps=1500"
+CHECKPOINTS = "*/*.partial/checkpoints/step-*"
 """Five minutes of quick steps: longer than anything that is done meanwhile."""
 
 pytestmark = [
@@ -262,6 +263,7 @@ def test_a_release_is_approved_in_a_dialog_with_the_evaluation(screen: Screen) -
 def test_a_paused_run_frees_the_machine_and_goes_on_from_its_checkpoint(
     screen: Screen, served: tuple[subprocess.Popen[bytes], str], store: Path
 ) -> None:
+    before = set(store.glob(CHECKPOINTS))  # of the runs that were cancelled
     screen.open_form("math-tiny")
     screen.add("Overrides", "rl.steps=600", "seed=7")
     run = screen.submit()
@@ -273,7 +275,7 @@ def test_a_paused_run_frees_the_machine_and_goes_on_from_its_checkpoint(
     screen.confirm("Pause Flow Run")
     screen.leave()
     screen.until(lambda: not any(runs(pid) for pid in family), "the end of the stage's processes")
-    (kept,) = store.glob("*/*.partial/checkpoints/step-*")
+    (kept,) = set(store.glob(CHECKPOINTS)) - before
     step = int(kept.name.removeprefix("step-"))
     assert 0 < step < 600
     screen.until(lambda: screen.state(run)["type"] == "PAUSED", "the state of a paused run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -25,13 +26,15 @@ def test_the_board_says_that_it_waits_for_approval_and_no_longer_when_that_is_ov
     monkeypatch: pytest.MonkeyPatch, answer: Any, refused: str
 ) -> None:
     told: list[tuple[str, bool]] = []
+    keys: list[str] = []
     session: Any = SimpleNamespace(record={"recipe": "math/tiny", "stages": []}, waiting="", asks=False)
 
     def wait_for(text: str) -> None:
         session.waiting = text
         told.append((text, session.asks))
 
-    def asked(**_: Any) -> Any:
+    def asked(key: str, **_: Any) -> Any:
+        keys.append(key)
         assert session.waiting == "release waits for approval (Resume, on this run's page)" and session.asks
         if isinstance(answer, Exception):
             raise answer
@@ -50,3 +53,6 @@ def test_the_board_says_that_it_waits_for_approval_and_no_longer_when_that_is_ov
     # Prefect's own pause is the state of the flow run: nothing of ours may take its place at either moment.
     assert told == [("release waits for approval (Resume, on this run's page)", True), ("", True)]
     assert not session.asks
+    with contextlib.suppress(UserError):
+        approval.approve(session, planned)
+    assert len(set(keys)) == 2  # Prefect would take an earlier answer for that of a question with the same key

@@ -157,13 +157,13 @@ def test_steps_of_a_preset_come_to_the_budget(tmp_path: Path) -> None:
     asked = Request("math/tiny", budget="100 steps", machine="cpu", store=str(tmp_path))
     plan, fitted = resolve(asked, Store(tmp_path), load_machine("cpu"))
     assert fitted is not None
-    # 31 steps of pretrain, 94 of sft, 100 of rl: 225, each times 100/225, in whole steps: 14 of 8,192 tokens, 42 of 32
-    # examples out of 750, and 44.
-    assert fitted.overrides == ("pretrain.num_tokens=114688", "sft.epochs=1.792", "rl.steps=44")
-    assert plan.recipe.stage("rl").steps == 44  # type: ignore[union-attr]
-    assert fitted.said.startswith("budget 100 steps: the preset's 225 steps times 0.444: ")
+    # 31 steps of pretrain, 144 of sft where all that is asked gives an example, 100 of rl: 275, each times 100/275, in
+    # whole steps: 11 of 8,192 tokens, 53 of 32 examples out of 1,150, and 36.
+    assert fitted.overrides == ("pretrain.num_tokens=90112", "sft.epochs=1.47478", "rl.steps=36")
+    assert plan.recipe.stage("rl").steps == 36  # type: ignore[union-attr]
+    assert fitted.said.startswith("budget 100 steps: the preset's 275 steps times 0.364: ")
     _, alone = resolve(replace(asked, until=("sft",)), Store(tmp_path), load_machine("cpu"))
-    assert alone is not None and alone.overrides == ("pretrain.num_tokens=204800", "sft.epochs=3.2")  # 25, 75
+    assert alone is not None and alone.overrides == ("pretrain.num_tokens=147456", "sft.epochs=2.28173")  # 18, 82
 
 
 def test_the_same_request_comes_to_the_same_lengths_whatever_is_predicted_later(

@@ -5,18 +5,22 @@ from __future__ import annotations
 import doctest
 import json
 import pkgutil
+import re
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from configs.judges import READERS
 from configs.settings.evaluation import Keep
 from derivatives import card, licence, release
 from derivatives.card import conditions, figures, header, judging, limits, origin
 from derivatives.export import Exported
 from derivatives.gates import GateResult, check_gates
+from verifiers.registry import BUILT_IN
 
 
 def accuracy(value: float, **more: Any) -> dict[str, Any]:
@@ -68,6 +72,8 @@ def test_the_gain_over_each_control_stands_beside_that_over_the_base() -> None:
     said = conditions.controls(facts(controls=(control,), stages=lineage))
     assert "| base | where it started | +20.0 [+15.0, +25.0] |" in said
     assert "| rl_control_random | rl paid by a coin | +5.0 [+1.0, +9.0] |  |  | 61 |" in said
+    unasked = conditions.controls(facts(controls=({"of": "rl", "arm": "format", "stage": "form"},), stages=lineage))
+    assert "| form | rl paid for the form of an answer alone; not asked by the evaluation |" in unasked
     short = header.in_short(facts(controls=(control,)))
     assert short == (
         "Solves 40.0% [35.0, 45.0] of 100 held-out problems where the base solves 20.0% [15.0, 25.0] (greedy, 95% "
@@ -109,7 +115,11 @@ def test_what_was_seen_before_is_told_by_overlap_flags_and_twins() -> None:
         }
     }  # fmt: skip
     said = figures.seen_before(facts(results=measured))
-    assert "Of 900 training questions, 0 are among" in said
+    assert "Of 900 training questions, 0 are among the held-out ones.\n" in said
+    read = {"id": "sft", "kind": "sft", "config": {"data": ["corpus", "/home/me/mine.jsonl"]}}
+    assert "Not compared: `mine.jsonl`, which training read as it is" in figures.seen_before(
+        facts(results=measured, stages=(read,))
+    )
     assert "| base | gsm8k | **raised** | 60.0% | 50.0% [40.0, 60.0] | 10.0% [0.0, 20.0] | 50 |" in said
     gap = "40.0% [35.0, 45.0] | 30.0% [25.0, 35.0] | +10.0 [+2.0, +18.0]"
     assert f"| gsm8k | rl | {gap} |  | +15.0 [+5.0, +25.0] |" in said
@@ -128,6 +138,9 @@ def test_votes_thinking_budgets_and_other_domains_have_their_place() -> None:
     assert "| model | pass@1 | maj@8 | problems |" in said
     assert "| rl | 64 | 30.0% [25.0, 35.0] |  | 50.0 | 75.0% |" in said
     assert "The base solves none of lists: nothing could be lost there." in said
+    assert "There were none." in said
+    measured["models"]["rl"]["kept_all"] = accuracy(0.2, no_verdict=7, low_bound=0.2, high_bound=0.27)
+    assert "rl, other domains: 20.0% to 27.0% (7 of 100)" in figures.evaluation(facts(results=measured))
 
 
 def test_the_worst_tasks_and_those_without_a_gain_are_named() -> None:
@@ -162,6 +175,28 @@ def test_a_judge_that_shares_the_rewards_code_is_told_in_bold() -> None:
     assert "`allow_same_judge`" in sentence("math", "math", same_judge_allowed=True)
     assert sentence("math", "math_verify").startswith("The judge is not the verifier")
     assert "never paid for" in sentence("code", "code_hidden")
+    assert "both find the answer in a text by the same code" in sentence("math", "puzzles")
+    assert sentence("think_math", "exact").endswith("does not judge by its code.")
+
+
+def test_verifiers_that_read_alike_are_those_that_share_the_code_which_reads() -> None:
+    def reads(name: str) -> bool:
+        text = Path(str(find_spec(BUILT_IN[name].partition(":")[0]).origin)).read_text(encoding="utf-8")
+        taken = re.findall(r"from verifiers\.answers\.extract import (.*)", text)
+        return bool({"extract", "last_boxed"} & {one for names in taken for one in names.split(", ")})
+
+    assert {name for name in BUILT_IN if reads(name)} == READERS
+
+
+def test_samples_that_a_verifier_chose_are_told_beside_rewards() -> None:
+    stages = (
+        {"id": "drawn", "kind": "sample", "config": {"verifier": "code"}},
+        {"id": "unused", "kind": "sample", "config": {"verifier": "exact"}},
+        {"id": "dpo", "kind": "dpo", "config": {"data": ["drawn"]}},
+    )
+    found = release.verifier_identities(stages, {"judge": "code"}, {"judge": "code", "tasks": []})
+    assert [one["name"] for one in found["selection"]] == ["code"] and "reward" not in found
+    assert judging.judge_sentence(facts(verifiers=found)).startswith("**The judge code also gave the reward")
 
 
 def test_what_was_written_over_and_how_long_it_took_is_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,58 @@ def test_settings_of_another_version_leave_the_line_without_arcs(tmp_path: Path,
     path.write_text(json.dumps(given))
     line = lineage.find(Store(str(tmp_path / "s")), str(pair[0]))
     assert line.reads["sft"] == () and "sft (sft)" in lineage.tree(line)
+
+
+def test_what_is_released_counts_and_what_it_stands_on(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    """Also where another model is asked last, and where another evaluation comes later."""
+    path = pair[0] / "lineage.json"
+    given = json.loads(path.read_text())
+    later = {**given["stages"][2], "id": "later", "folder": str(tmp_path / "nowhere")}
+    given["stages"][2]["config"]["models"] = ["sft", "base"]
+    path.write_text(json.dumps({**given, "stages": [*given["stages"], later]}))
+    store = Store(str(tmp_path / "store"))
+    assert compare.compare(store, *map(str, pair)).first.model == "base"
+    given["released"] = {"model": "sft", "evaluation": "evaluate"}
+    path.write_text(json.dumps({**given, "stages": [*given["stages"], later]}))
+    found = compare.compare(store, *map(str, pair))
+    assert found.first.model == "sft" and found.gains["all"]["value"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("release/lineage.json", "[]", "holds no list of stages"),
+        ("release/lineage.json", '{"stages": [3]}', "stages.0. has no id"),
+        ("release/lineage.json", '{"base": "x", "stages": []}', "base of the line is a str"),
+        ("release/lineage.json", '{"stages": [{"id": "a", "kind": "sft", "config": []}]}', "config of stages"),
+        ("release/lineage.json", "[" * 100_000, "cannot be read as a lineage"),
+        ("release/lineage.json", '{"stages": [], "run": "\\ud800"}', "cannot be read as a lineage"),
+        ("evaluate/results.json", '{"models": {"sft": 1}}', "cannot be read as an evaluation"),
+        ("evaluate/results.json", '{"models": {"sft": {"by_task": []}}}', "cannot be read as an evaluation"),
+        ("evaluate/results.json", '{"mod', "cannot be read as an evaluation"),
+        ("evaluate/samples.jsonl", "3\n", "build the evaluation again"),
+    ],
+)
+def test_foreign_and_torn_files_are_named_in_one_line(
+    tmp_path: Path, pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], name: str, content: str, said: str
+) -> None:
+    (tmp_path / "a" / name).write_text(content)
+    assert main(["compare", *map(str, pair), "--store", str(tmp_path / "s")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error) and name.partition("/")[2] in error and error.count("\n") == 1
+
+
+def test_a_figure_without_an_interval_and_a_prompt_in_brackets_are_shown(
+    tmp_path: Path, pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "a" / "evaluate" / "results.json"
+    results.write_text(json.dumps({"models": {"sft": {"pass@1": {"value": 0.3, "low": 0.2}, "maj@k": "x"}}}))
+    path = pair[0] / "lineage.json"
+    given = json.loads(path.read_text())
+    given["stages"][1]["config"]["system"] = "[/INST] [bold]answer"
+    path.write_text(json.dumps(given))
+    assert main(["compare", *map(str, pair), "--store", str(tmp_path / "s")]) == 0
+    said = capsys.readouterr().out
+    assert "30.0% " in said and "[/INST] [bold]answer" in said
+    assert main(["lineage", str(pair[0]), "--svg", str(tmp_path), "--store", str(tmp_path / "s")]) == 2
+    assert "is a folder; give the path of a file" in capsys.readouterr().err

@@ -57,6 +57,14 @@ def test_the_release_must_beat_every_control_unless_it_says_gate_false() -> None
     assert all(gate.against != "rl_control_random" for gate in loose.stage("release").gates)
 
 
+def test_another_gate_on_a_control_does_not_take_the_place_of_the_one_on_its_accuracy() -> None:
+    own = "release.gates=[{metric: bits_per_byte, against: rl_control_random, min_gain: -9.0}]"
+    gates = load_recipe("math/tiny", ["controls=[{of: rl, arm: random}]", own]).stage("release").gates
+    assert [(gate.metric, gate.min_gain) for gate in gates if gate.against == "rl_control_random"] == [
+        ("bits_per_byte", -9.0), ("pass@1", 0.0),
+    ]  # fmt: skip
+
+
 def test_the_real_arm_keeps_its_digest_when_controls_are_added(tmp_path: Path) -> None:
     store = Store(tmp_path)
     alone, beside = (
@@ -129,6 +137,7 @@ def test_a_stage_that_is_there_may_be_declared_a_control() -> None:
         (["controls=[{of: rl, arm: coin}]"], "controls[0].arm: 'coin' is not among the choices"),
         (["controls=[{of: rl, arm: random}, {of: rl, arm: random}]"], "is the stage of another control"),
         ([THREE, "rl_control_random.steps=3"], "rl_control_random.steps: 3 differs from rl's 100"),
+        ([THREE, "rl_control_random.model=base"], "base is where it starts from, rl starts from sft"),
         ([THREE, "release.model=rl_control_random"], "a control that was paid without a right answer"),
         (["rl.verifier=control_random"], "knows no right answer and is for controls alone"),
         (["rl.control=random"], "'math' was given with control random"),

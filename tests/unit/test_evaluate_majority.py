@@ -77,6 +77,15 @@ def test_figures_hold_the_vote_over_the_sets_that_have_one_and_the_paired_gain()
     assert "maj@k" not in model_figures(single, nothing), "one sample agrees with itself"
 
 
+def test_problems_that_a_missing_verdict_may_have_cost_are_counted() -> None:
+    tasks = [Task(f"t{n}", "q", "4", source="numbers") for n in range(3)]
+    lost, wrong, right = said(None, outcome="no_verdict"), said("3"), said("4", right=True)
+    model = ModelAnswers("chat", [right] * 3, [[lost, wrong, wrong], [lost, wrong, right], [wrong, wrong, right]])
+    found = model_figures(model, Questions(tasks, [0, 1, 2]))
+    assert (found["pass@k"]["value"], found["pass@k"]["no_verdict"]) == (2 / 3, 1), "of the first, which is not solved"
+    assert (found["maj@k"]["value"], found["maj@k"]["no_verdict"]) == (0.0, 2), "the second may turn as well"
+
+
 def test_sets_without_a_final_answer_are_found_by_their_judge() -> None:
     add = {"kind": "calls", "entry_point": "f", "calls": [{"args": [1], "expected": 2}]}
     tasks = [

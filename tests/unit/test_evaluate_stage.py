@@ -123,6 +123,17 @@ def test_plain_prompts_hold_examples_of_the_same_set_as_far_as_they_fit() -> Non
     assert own_answer(" 8\n\nQuestion: 5 + 5?\nAnswer: 10") == " 8\n"
 
 
+def test_a_twin_is_shown_the_examples_of_the_set_that_it_was_made_from() -> None:
+    examples = {"words": [Example("w?", "w")], "sums": [Example("1 + 1?", "2"), Example("2 + 2?", "4")]}
+    original, twin = (Task("t", "?", "1", source=name) for name in ("sums", "twins/sums"))
+    assert examples_for(original, examples, 2) == examples_for(twin, examples, 2) == examples["sums"]
+    params = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+    source = TaskSource(name="twins/reasoning_gym/chain_sum", split="heldout", count=4, params=params)
+    stage = EvaluateStage(id="evaluate", models=("base",), tasks=(source,), few_shot=2)
+    found = gather_examples(stage, evaluate.protocol_of(stage, 0).tasks, 0)
+    assert list(found) == ["reasoning_gym/chain_sum"] and len(found["reasoning_gym/chain_sum"]) == 2
+
+
 def test_few_shot_examples_are_worked_and_never_a_held_out_question() -> None:
     params = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
     source = TaskSource(name="reasoning_gym/chain_sum", split="heldout", count=8, params=params)
@@ -132,6 +143,18 @@ def test_few_shot_examples_are_worked_and_never_a_held_out_question() -> None:
     assert len(examples) == 3
     assert not {question_digest(one.prompt) for one in examples} & {question_digest(task.prompt) for task in heldout}
     assert all("\\boxed{" in one.completion for one in examples)
+
+
+def test_a_problem_of_two_sources_is_asked_once(capsys: pytest.CaptureFixture[str]) -> None:
+    params = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+    few, more = (TaskSource(name="reasoning_gym/chain_sum", split="heldout", count=count, params=params)
+                 for count in (4, 6))  # fmt: skip
+    first = few.model_copy(update={"verifier": "exact"})
+    stage = EvaluateStage(id="evaluate", models=("base",), tasks=(first, more))
+    found = evaluate.protocol_of(stage, 0).tasks
+    assert len({task.prompt for task in found}) == len(found) == 6
+    assert [task.verifier for task in found] == ["exact"] * 4 + ["puzzles"] * 2, "as the first source has it"
+    assert "4 of 10 problems are given by two sources and asked once" in capsys.readouterr().err
 
 
 def test_sampled_problems_are_the_first_of_each_set_in_turn() -> None:

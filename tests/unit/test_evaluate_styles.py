@@ -37,6 +37,7 @@ from derivatives.evaluation.styles import MATH_INSTRUCTION, STYLES
 from derivatives.rollout.engine import RolloutEngine
 from derivatives.training import attention
 from derivatives.training.model import load_tokenizer, num_real_tokens
+from flows.inputs import outside_data
 from verifiers.api import Task
 from verifiers.pool import VerifierPool
 from verifiers.tasks.fim import make
@@ -153,6 +154,20 @@ def test_a_gap_is_shown_as_it_stands_in_the_training_documents() -> None:
     asked = encode_gap(tokenizer, make("g", text[:start], text[start:end], text[end:], "line", "fim/x"), 1000)
     middle = tokenizer.encode(text[start:end], add_special_tokens=False)
     assert trained.tolist() == [*asked, *middle]
+
+
+def test_a_users_own_gaps_are_taken_in_a_recipe_too(tmp_path: Path) -> None:
+    path = tmp_path / "gaps.jsonl"
+    source = {"name": str(path), "split": "all"}
+    stage = EvaluateStage(id="evaluate", models=("base",), tasks=(TaskSource(**source),))
+    path.write_text('{"prefix": "def one():\\n", "middle": "    return 1", "suffix": "\\n"}\n')
+    assert list(outside_data(stage)) == ["tasks[0]"]
+    path.write_text('{"prefix": "a", "middle": " ", "suffix": "b"}\n')
+    with pytest.raises(UserError, match="gaps.jsonl:1: middle: ' '; allowed: a text that is not blank"):
+        outside_data(stage)
+    path.write_text('{"prefix": "a", "suffix": "b"}\n')
+    with pytest.raises(UserError, match="allowed: 'prompt' and 'answer' or 'middle'"):
+        outside_data(stage)
 
 
 def test_a_tokenizer_without_tokens_for_gaps_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,11 @@ def test_every_figure_of_a_model_stands_on_its_line(capsys: pytest.CaptureFixtur
     assert any(line.startswith("(!) the first model completes") for line in lines)
 
 
+def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, models={"runs/[/v2]": ONE, "[red]x": ONE})
+    assert sum("runs/[/v2]" in line for line in lines) == 2 == sum("[red]x" in line for line in lines)
+
+
 def test_what_was_not_asked_for_takes_no_room(capsys: pytest.CaptureFixture[str]) -> None:
     said = "\n".join(printed(capsys, models={"base": ONE}))
     for word in ("maj@", "pass@k", "lost", "budgets", "kept", "twins", "audited", "(!)", "without a vote"):

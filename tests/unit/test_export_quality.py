@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from safetensors import SafetensorError
 
 from configs.errors import UserError
 from configs.settings.common import Sampling, TaskSource
@@ -21,6 +24,8 @@ from derivatives.formats.quality import (
     Answered,
     Asked,
     Limits,
+    evaluation_of,
+    form_of,
     in_turn,
     quality,
     questions_of,
@@ -73,6 +78,39 @@ def test_few_problems_do_not_show_that_little_was_lost() -> None:
     assert quality(asked_of(20), before, after, "int8", DEFAULT_LIMITS["int8"], 1.0).exceeded
 
 
+@pytest.mark.parametrize(("kind", "too_few", "enough"), [("int8", 188, 189), ("int4", 72, 73)])
+def test_problems_of_which_none_changed_must_be_many(kind: str, too_few: int, enough: int) -> None:
+    """Wilson's upper end of 0 of n is z^2 / (n + z^2): below 2% from 189 on, below 5% from 73 on."""
+    limits = DEFAULT_LIMITS[kind]
+    for count, refused in ((1, True), (too_few, True), (enough, False)):
+        same = answered([True] * count, [100.0, 100.0])
+        found = quality(asked_of(count), same, same, kind, limits, 1.0)
+        assert found.pass_at_1["difference"]["low"] == 0.0, "resampling says nothing of what was not asked"
+        assert bool(found.exceeded) is refused, count
+    assert "1 problems are too few to show it" in quality(
+        asked_of(1), answered([True], [1.0]), answered([True], [1.0]), kind, limits, 1.0
+    ).exceeded[0]
+
+
+def test_a_verdict_that_is_missing_on_the_release_hides_no_loss() -> None:
+    before, after = (answered([True] * 900 + [False] * 100, [100.0, 200.0]) for _ in range(2))
+    missing = [replace(one, outcome=Outcome.NO_VERDICT.value) for one in before.answers[900:]]
+    before = Answered([*before.answers[:900], *missing], before.costs)
+    same = quality(asked_of(1000), before, after, "int4", DEFAULT_LIMITS["int4"], 1.0)
+    assert same.exceeded == [] and same.pass_at_1["difference"]["low"] == 0.0, "the same text has the same verdict"
+    written = [replace(one, completion="other") for one in after.answers[900:]]
+    other = Answered([*after.answers[:900], *written], after.costs)
+    found = quality(asked_of(1000), before, other, "int4", DEFAULT_LIMITS["int4"], 1.0)
+    assert found.pass_at_1["difference"]["low"] == pytest.approx(-0.1)
+    assert "100 missing verdicts on the release count as right" in found.exceeded[0]
+
+
+def test_a_stricter_limit_is_not_called_loosened() -> None:
+    same = answered([True] * 1000, [100.0, 100.0])
+    found = quality(asked_of(1000), same, same, "int8", Limits(0.01, 0.02), 1.0)
+    assert found.loosened == {"bits_per_byte": 0.01} and not found.exceeded
+
+
 def test_problems_are_taken_from_every_set_in_turn() -> None:
     tasks = [Task(str(n), "", "", source="a" if n < 8 else "b") for n in range(10)]
     assert in_turn(tasks, 4) == [0, 1, 8, 9]
@@ -95,6 +133,82 @@ def test_exports_are_kept_beside_one_another_and_the_card_says_it_once(tmp_path:
     kept = json.loads(path.read_text())
     assert kept["m.gguf"] == {"size_bytes": 2, "quality": "the same weights"}
     assert kept["int4"]["quality"]["default_limits_loosened"] == {"pass@1": 0.05}
+
+
+def test_what_is_known_of_other_exports_is_not_lost_with_a_torn_file(
+    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for content in ('{"int8": {', "[]"):
+        (tmp_path / "formats.json").write_text(content)
+        assert main(["export", str(release), "--out", str(tmp_path / "m.gguf")]) == 2
+        assert "formats.json" in capsys.readouterr().err
+        assert (tmp_path / "formats.json").read_text() == content and not (tmp_path / "m.gguf").exists()
+
+
+def test_an_exports_card_claims_no_results_of_the_release(tmp_path: Path) -> None:
+    same = answered([True] * 10, [100.0, 200.0])
+    found = quality(asked_of(10), same, same, "int4", Limits(0.5, 0.03), 1.0)
+    front = {
+        "license": "mit",
+        "model-index": [{"name": "x", "results": [{"metrics": [{"name": "pass@1 " * 20, "value": 1}]}]}],
+        "tags": ["model-index"],
+    }
+    for fields in (front, {key: front[key] for key in ("license", "tags", "model-index")}):
+        text = yaml.safe_dump(fields, sort_keys=False)
+        (tmp_path / "README.md").write_text(f"---\n{text}---\n\n# card\nmodel-index:\n")
+        append_to_card(tmp_path, "int4", {"group_size": 32}, found)
+        card = (tmp_path / "README.md").read_text()
+        assert yaml.safe_load(card.split("---\n")[1]) == {"license": "mit", "tags": ["model-index"]}
+        assert "# card\nmodel-index:\n" in card and HEADING in card
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError("65536 requested and 60288 written"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_told_with_its_place_and_leaves_nothing(
+    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from derivatives.formats import gguf_file
+
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(gguf_file, "_compare", full)
+    assert main(["export", str(release), "--out", str(tmp_path / "m.gguf")]) == 2
+    assert f"--out: the disk of {tmp_path} is full; nothing was kept" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_template_that_no_modelfile_can_hold_is_told_before_any_work(
+    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "release"
+    shutil.copytree(release, other)
+    (other / "chat_template.jinja").write_text("{% for m in messages %}[{{ m['content'] }}]{% endfor %}")
+    (tmp_path / "out").mkdir()
+    assert main(["export", str(other), "--out", str(tmp_path / "out" / "m.gguf")]) == 2
+    assert "does not render ChatML" in capsys.readouterr().err and list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_was_released_says_which_evaluation_and_which_form(release: Path, tmp_path: Path) -> None:
+    """With a second evaluation after the one that the release stands on, and a model that is not the last asked."""
+    shutil.copytree(release, tmp_path / "release")
+    folder = tmp_path / "release"
+    line = json.loads((folder / "lineage.json").read_text())
+    first = {"id": "evaluate", **line["stages"][0]}
+    first["config"] = {**first["config"], "models": ["base", "sft", "rl"]}
+    second = {**first, "id": "later", "config": {**first["config"], "id": "later", "judge": "math"}}
+    line |= {"stages": [first, second], "released": {"model": "sft", "evaluation": "evaluate"}}
+    (folder / "lineage.json").write_text(json.dumps(line))
+    models = {"base": {"format": "chat"}, "sft": {"format": "few_shot"}, "rl": {"format": "chat"}}
+    (folder / "evaluation.json").write_text(json.dumps({"models": models}))
+    stage, _ = evaluation_of(folder)
+    assert stage is not None and (stage.judge, form_of(folder)) == ("puzzles", "few_shot")
 
 
 def test_answers_side_by_side_say_which_differ() -> None:

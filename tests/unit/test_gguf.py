@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from configs.errors import UserError
 from derivatives.export import export_model
@@ -94,6 +95,24 @@ def test_its_weights_come_back_under_the_names_of_the_release(release: Path, tmp
         list(gguf_file.dequantised(release, tmp_path / "cut.gguf"))
 
 
+def test_separate_embeddings_stay_separate_and_no_shard_may_be_missing(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "tokenizer")
+    model = tiny_model(hidden_size=64, tie_word_embeddings=False)
+    save_model(model, load_tokenizer(tmp_path / "tokenizer"), tmp_path / "model")
+    export_model(tmp_path / "model", tmp_path / "release")
+    sharded = AutoModelForCausalLM.from_pretrained(tmp_path / "release", dtype=torch.bfloat16)
+    (tmp_path / "release" / "model.safetensors").unlink()
+    sharded.save_pretrained(tmp_path / "release", max_shard_size="50KB")
+    written = write_gguf(tmp_path / "release", tmp_path / "m.gguf", "bf16")
+    _, tensors = read(tmp_path / "m.gguf")
+    assert (written.largest_error, written.same_token) == (0.0, 1.0) and "output.weight" in tensors
+    (*_, last) = sorted((tmp_path / "release").glob("model-*.safetensors"))
+    last.unlink()
+    with pytest.raises(UserError, match=f"{last.name} of . files of weights is missing"):
+        write_gguf(tmp_path / "release", tmp_path / "n.gguf", "bf16")
+    assert not list(tmp_path.glob("*n*.gguf"))
+
+
 def test_a_check_that_refuses_leaves_nothing(release: Path, tmp_path: Path) -> None:
     seen: list[int] = []
 
@@ -113,7 +132,7 @@ def test_a_file_that_lost_too_much_is_not_written(release: Path, tmp_path: Path)
 
 
 def test_the_same_problem_gets_the_same_answer(release: Path, tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     write_gguf(release, tmp_path / "m.gguf", "bf16")
     tokenizer = AutoTokenizer.from_pretrained(release, local_files_only=True)
@@ -137,6 +156,15 @@ def test_what_is_no_qwen2_release_is_refused(release: Path, tmp_path: Path) -> N
     (other / "config.json").write_text(json.dumps(scaled))
     with pytest.raises(UserError, match="scaled by 'linear'; allowed: default and yarn"):
         write_gguf(other, tmp_path / "m.gguf", "bf16")
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512, "rope_theta": 10_000.0}
+    for changes, said in (
+        ({"rope_parameters": {**yarn, "beta_fast": 16}}, "scaled with beta_fast 16"),
+        ({"rope_parameters": {**yarn, "attention_factor": 1.0}}, "scaled with attention_factor 1.0"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+    ):
+        (other / "config.json").write_text(json.dumps({**config, **changes}))
+        with pytest.raises(UserError, match=said):
+            write_gguf(other, tmp_path / "m.gguf", "bf16")
     (other / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(UserError, match="holds a 'llama' model; allowed: qwen2"):
         write_gguf(other, tmp_path / "m.gguf", "bf16")

@@ -212,6 +212,54 @@ def test_a_run_that_is_cancelled_while_it_stops_is_cancelled(
     assert session.record["status"] == "cancelled" and server.said == [] and not pause.asked(session)
 
 
+def test_a_cancelled_run_without_a_runner_that_ends_it_ends_itself(
+    session: Any, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has none in a terminal; one that was killed is nobody's parent any more; another may do nothing."""
+    ended: list[int] = []
+    monkeypatch.setattr(link.os, "kill", lambda pid, number: ended.append(number))
+
+    def ends(kind: str, has_deployment: bool, since_s: float = 0.0, is_orphan: bool = False) -> bool:
+        server.press("RUNNING", "Running")
+        made = link.Link(session, "flow", has_deployment, "http://127.0.0.1:1/api")
+        made.close()
+        made._exchange()
+        server.press(kind, kind.title())
+        made._exchange()
+        made._cancelling_since -= since_s
+        made._parent += is_orphan
+        made._exchange()
+        was_ended = bool(ended)
+        ended.clear()
+        assert made.is_ending == was_ended
+        return was_ended
+
+    assert ends("CANCELLING", False) and ends("CANCELLED", False) and ends("CANCELLED", True)
+    assert not ends("CANCELLING", True) and not ends("CANCELLING", True, link.RUNNER_LIMIT_S - 5)
+    assert ends("CANCELLING", True, link.RUNNER_LIMIT_S + 1) and ends("CANCELLING", True, is_orphan=True)
+    assert not any(ends(kind, has_deployment, 100, True) for kind in ("RUNNING", "PAUSED", "FAILED", "COMPLETED")
+                   for has_deployment in (False, True))  # fmt: skip
+
+
+@pytest.mark.parametrize("linked", [True], indirect=True)
+def test_a_run_that_is_cancelling_while_it_holds_and_has_no_runner_ends_itself(
+    linked: link.Link, session: Any, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended(BaseException):
+        pass
+
+    def kill(pid: int, number: int) -> None:
+        raise Ended
+
+    monkeypatch.setattr(link.os, "kill", kill)
+    pause.ask(session.store, "run")
+    server.press("CANCELLING", "Cancelling")
+    linked._parent = -1
+    with pytest.raises(Ended):
+        linked.hold(session, Stopped("rl", 4))
+    assert linked.is_ending
+
+
 @pytest.mark.parametrize("linked", [True], indirect=True)
 def test_a_process_with_a_successor_stops_and_says_nothing_of_the_run(
     linked: link.Link, session: Any, server: FakeServer

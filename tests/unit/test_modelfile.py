@@ -150,3 +150,12 @@ def test_what_a_modelfile_cannot_say_is_refused(tokenizer_folder: Path, tmp_path
     with pytest.raises(UserError, match="does not render ChatML"):
         write_modelfile(other, tmp_path / "m.gguf")
     assert not (tmp_path / "Modelfile").exists()
+
+
+def test_each_file_of_a_folder_keeps_its_own(tokenizer_folder: Path, tmp_path: Path) -> None:
+    folder = release(tokenizer_folder, tmp_path / "release", CHATML)
+    first = write_modelfile(folder, tmp_path / "a.gguf")
+    second = write_modelfile(folder, tmp_path / "b.gguf")
+    assert (first.name, second.name) == ("Modelfile", "b.Modelfile")
+    assert [path.read_text().splitlines()[0] for path in (first, second)] == ["FROM ./a.gguf", "FROM ./b.gguf"]
+    assert write_modelfile(folder, tmp_path / "a.gguf") == first

@@ -71,6 +71,16 @@ def test_sft_on_a_corpus_that_is_not_there_takes_the_recipes_counts() -> None:
     assert amount.assumptions == ["corpus: 7,573 rows by its counts, 100 tokens each"]
 
 
+def test_samples_that_are_not_there_count_as_many_as_can_be_and_pairs_not_at_all() -> None:
+    asked = corpus("problems", {"name": "reasoning_gym/gcd", "count": 100})
+    sample = SampleStage(id="drawn", data=("corpus",), num_samples=4, max_examples=2)
+    amount = amount_of(sft("drawn", batch_examples=64, max_length=400), known(asked, sample))
+    assert amount.steps == -(-200 // 64)
+    assert amount.assumptions == ["drawn: at most 200 rows by its counts, 100 tokens each"]
+    pairs = DpoStage(id="dpo", data=("drawn",), learning_rate=1e-6)
+    assert amount_of(pairs, known(asked, sample)).unknown.startswith("the number of pairs is known when")
+
+
 def test_a_corpus_without_counts_leaves_the_stage_open() -> None:
     amount = amount_of(sft("corpus"), known(corpus("examples", {"name": "sympy_examples"})))
     assert amount.train is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,10 +71,22 @@ def test_a_folder_counts_more_than_a_known_name() -> None:
 
 
 def test_hub_ids_are_known_without_a_download() -> None:
-    assert shape_of("Qwen/Qwen2.5-Coder-7B-Instruct", None) == QWEN_SHAPES["7B"]
-    assert shape_of("Qwen/Qwen2.5-Math-1.5B", None).max_positions == 4096
+    assert shape_of("Qwen/Qwen2.5-7B", None) == QWEN_SHAPES["7B"]
+    assert shape_of("Qwen/Qwen2.5-Coder-7B-Instruct", None) == replace(QWEN_SHAPES["7B"], max_positions=32_768)
     with pytest.raises(UserError, match="'me/mine-7B' is not known without its files; allowed: a folder, or Qwen"):
         shape_of("me/mine-7B", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [
+        ("Qwen2.5-14B", 131_072), ("Qwen2.5-3B", 32_768), ("Qwen2.5-14B-Instruct", 32_768),
+        ("Qwen2.5-Coder-14B", 32_768), ("Qwen2.5-Coder-32B-Instruct", 32_768),
+        ("Qwen2.5-Math-1.5B", 4096), ("Qwen2.5-Math-72B-Instruct", 4096),
+    ],
+)  # fmt: skip
+def test_positions_are_those_of_the_published_configs(name: str, positions: int) -> None:
+    assert shape_of(f"Qwen/{name}", None).max_positions == positions
 
 
 def test_a_config_that_cannot_be_used_is_named_with_its_field(tmp_path: Path) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import doctest
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from configs.errors import EXIT_RETRY, EXIT_USER_ERROR, UserError
+from derivatives.formats.record import HEADING
 from flows.cli import main
-from flows.push import gates_of, plan, without_paths
+from flows.push import EXPORTED, gates_of, plan, without_paths
 from tests.fake_hub import TOKEN, Hub, fake_hub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,8 +90,43 @@ def test_paths_of_the_machine_stay_here(release: Path) -> None:
     assert isinstance(lineage.source, bytes)
     assert json.loads(lineage.source) == {"stages": [{"id": "rl"}], "command": "derive run mine.yaml"}
     assert lineage.sha256 == hashlib.sha256(lineage.source).hexdigest()
-    kept = {"id": "Qwen/Qwen2.5-0.5B", "url": "https://example.org/a/b", "share": "1/2/3"}
+    kept = {"id": "Qwen/Qwen2.5-0.5B", "url": "https://example.org/a/b", "share": "1/2/3", "text": "<p>x</p>/y"}
     assert without_paths(kept) == kept
+    hidden = {"machine": {"host": "workstation-7", "num_cores": 2}, "/home/someone/a.jsonl": 1,
+              "overrides": ["sft.data=[/home/someone/a.jsonl,~/more/b.jsonl]", "x={path: /home/x/c}", "p:/mnt/d/e"]}
+    assert without_paths(hidden) == {"machine": {"num_cores": 2}, "a.jsonl": 1,
+                                     "overrides": ["sft.data=[a.jsonl,b.jsonl]", "x={path: c}", "p:e"]}  # fmt: skip
+    card = release / "README.md"
+    card.write_text(card.read_text() + "\n```\nderive run /home/someone/mine.yaml\n```\n")
+    (note,) = plan(release, REPOSITORY).notes
+    assert note == "README.md names what look like folders of a machine: /home/someone/mine.yaml"
+
+
+def test_a_release_whose_base_is_none_of_a_hub_can_be_pushed(
+    release: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the card of a release of the seedling is: it names no base model."""
+    card = release / "README.md"
+    card.write_text(card.read_text().replace("base_model: Qwen/Qwen2.5-0.5B\n", ""))
+    assert plan(release, REPOSITORY).notes == ("the card names no base model: the base is none of a hub",)
+    assert main(["release", "push", str(release), REPOSITORY]) == 0
+    assert "base model none" in capsys.readouterr().out
+
+
+def test_the_card_of_an_export_says_whose_gates_it_shows_and_what_was_loosened(release: Path) -> None:
+    assert HEADING in EXPORTED
+    card = release / "README.md"
+    card.write_text(card.read_text() + f"{EXPORTED}\nThe same to 95%. **The limit was loosened by hand: pass@1.**\n")
+    assert plan(release, REPOSITORY).notes == (
+        "these are weights of fewer bits: the gates are those of the release that they were made from",
+        "The limit was loosened by hand: pass@1.",
+    )
+
+
+@pytest.mark.parametrize("content", ["[]", "1", "{", '{"released": null}', '{"gates": [3]}'])
+def test_what_lies_beside_a_release_and_is_no_ones_metrics_says_nothing(release: Path, content: str) -> None:
+    (release.parent / "metrics.json").write_text(content)
+    assert gates_of(release) == "1 held, by the card"
 
 
 def test_gates_are_read_from_the_stage_and_else_from_the_card(release: Path) -> None:
@@ -131,6 +169,14 @@ def test_what_should_not_be_sent_is_refused_and_a_secret_not_repeated(
     assert "aaaa" not in str(refused.value)
 
 
+def test_a_long_word_with_hyphens_is_no_key(release: Path) -> None:
+    (release / "evaluation.json").write_text('{"note": "task-specific-and-otherwise-rather-long-hyphenated-words"}')
+    assert plan(release, REPOSITORY)
+    (release / "evaluation.json").write_text(f'{{"note": "x=sk-{"a1" * 20}"}}')
+    with pytest.raises(UserError, match="an API key"):
+        plan(release, REPOSITORY)
+
+
 def test_links_folders_missing_files_and_large_ones_are_refused(
     release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +197,26 @@ def test_links_folders_missing_files_and_large_ones_are_refused(
         plan(release, REPOSITORY)
     with pytest.raises(UserError, match="has no README.md, config.json"):
         plan(tmp_path, REPOSITORY)
+
+
+def test_weights_that_are_not_all_there_are_not_sent(release: Path) -> None:
+    index = release / "model.safetensors.index.json"
+    for named, said in (
+        ({"a": "model.safetensors", "b": "model-2.safetensors"}, "model-2.safetensors is missing"),
+        ({"a": "model-2.safetensors"}, "model-2.safetensors, model.safetensors is missing"),
+    ):
+        index.write_text(json.dumps({"weight_map": named}))
+        with pytest.raises(UserError, match=said):
+            plan(release, REPOSITORY)
+    index.write_text("[]")
+    with pytest.raises(UserError, match="index.json cannot be read"):
+        plan(release, REPOSITORY)
+    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors"}}))
+    assert index.name in {item.name for item in plan(release, REPOSITORY).items}
+    index.unlink()
+    (release / "model-2.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match="index.json is missing"):
+        plan(release, REPOSITORY)
 
 
 @pytest.mark.parametrize("name", ["my-model", "a/b/c", "someone/", "-a/b", "a/b c", "a/b..c"])
@@ -181,9 +247,22 @@ def test_a_push_makes_the_repository_and_one_commit_with_every_file(release: Pat
         assert sum("/commit/" in request for request in hub.requests) == 1
 
 
+def test_what_should_be_private_is_not_sent_to_a_repository_that_is_public(release: Path) -> None:
+    with fake_hub() as hub:
+        assert push(release, hub).returncode == 0
+        sent = len(hub.uploads)
+        (release / "model.safetensors").write_bytes(b"other" * 5000)
+        refused = push(release, hub, "--private")
+        assert refused.returncode == EXIT_USER_ERROR, refused.stderr
+        assert f"--private: {REPOSITORY} was there before and is public" in refused.stderr
+        assert len(hub.uploads) == sent and hub.branches[REPOSITORY]["main"]["model.safetensors"][:5] != b"other"
+
+
 @pytest.mark.slow
 def test_after_a_break_the_same_command_goes_on_and_sends_nothing_twice(release: Path) -> None:
     (release / "model-2.safetensors").write_bytes(b"second" * 5000)
+    named = {"a": "model.safetensors", "b": "model-2.safetensors"}
+    (release / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
     with fake_hub() as hub:
         hub.refuse = 500
         broken = push(release, hub)
@@ -233,3 +312,9 @@ def test_without_a_token_nothing_is_contacted(
         assert main(["release", "push", str(release), REPOSITORY, "--really"]) == EXIT_USER_ERROR
         assert "$HF_HUB_OFFLINE is set" in capsys.readouterr().err
         assert hub.requests == []
+
+
+def test_the_examples_in_docstrings_hold() -> None:
+    modules = [import_module(name) for name in ("configs.paths", "flows.push", "derivatives.formats.record")]
+    found = [doctest.testmod(module) for module in modules]
+    assert [(one.attempted > 0, one.failed) for one in found] == [(True, 0)] * 3

@@ -207,6 +207,29 @@ def test_a_paused_run_is_left_alone_until_it_is_cancelled(tmp_path: Path, server
     assert server.flows["1"]["type"] == "CANCELLED" and runs.all_runs(store)[-1]["status"] == "cancelled"
 
 
+def test_a_resumed_run_whose_process_died_before_it_had_a_word_in_the_record_is_crashed(
+    tmp_path: Path, server: Server
+) -> None:
+    store = Store(tmp_path)
+    save(store, "1", "paused", paused={"stage": "rl", "step": 3, "in_place": False})
+    server.flows["1"] = {"type": "RUNNING", "name": "Running", "timestamp": ago(5)}
+    assert reconcile.reconcile(store) == []  # it may just have been started
+    server.flows["1"]["timestamp"] = ago(900)
+    handover.announce(store, "1")
+    assert reconcile.reconcile(store) == []  # it prepares
+    (store.root / "runs" / "processes" / "1.json").unlink()
+    assert reconcile.reconcile(store) == ["run run-1 was shown as Running; it is Crashed"]
+    assert server.flows["1"]["type"] == "CRASHED"
+    assert runs.all_runs(store)[-1]["status"] == "paused"  # a retry goes on from there
+
+
+def test_a_run_that_was_to_end_when_its_process_was_killed_is_cancelled(tmp_path: Path, server: Server) -> None:
+    store = Store(tmp_path)
+    save(store, "1", "running", process={**GONE, "host": socket.gethostname()})
+    server.flows["1"] = {"type": "CANCELLING", "name": "Cancelling"}
+    assert reconcile.reconcile(store) == ["run run-1 was shown as Cancelling; it is Cancelled"]
+
+
 def test_a_paused_run_that_prefect_cancelled_by_itself_is_cancelled(tmp_path: Path, server: Server) -> None:
     """As it does with what it takes for suspended."""
     store = Store(tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from configs.settings.evaluation import ReleaseStage
 from configs.stage import StageFile
 from derivatives import card, licence, release
-from derivatives.card import base_name, table
+from derivatives.card import base_name, origin, table
 from derivatives.export import Exported
 
 
@@ -50,6 +50,17 @@ def test_the_command_quotes_overrides_and_hides_the_folder_of_a_local_base() -> 
         lineage={"base": {"name": "/home/me/checkpoints/mine"}, "overrides": ["release.name='A B'"]},
     )
     assert release.reproduce_command(line) == """derive run math/7b --base mine --set 'release.name='"'"'A B'"'"''"""
+
+
+def test_neither_the_command_nor_the_lineage_names_a_folder_of_the_machine() -> None:
+    line = StageFile(
+        recipe="mine",
+        stage=ReleaseStage(id="release", evaluation="evaluate", name="x"),
+        lineage={"command": "derive run /home/x/mine.yaml --base /home/x/base --set 'sft.data=[~/a/b.jsonl]'"},
+    )
+    assert release.reproduce_command(line) == "derive run mine.yaml --base base --set 'sft.data=[b.jsonl]'"
+    tasks = [{"name": "/home/x/sums.jsonl"}, {"name": "gsm8k", "count": 5}]
+    assert origin.key_settings({"kind": "evaluate", "config": {"tasks": tasks}}) == "sums.jsonl x all, gsm8k x 5"
 
 
 def test_a_base_is_named_by_its_hub_id_or_the_last_part_of_its_path() -> None:

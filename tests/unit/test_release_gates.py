@@ -9,6 +9,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.settings.evaluation import Gate
+from derivatives.evaluation.statistics import bootstrap_mean
 from derivatives.gates import check_gates, gain_between
 
 
@@ -68,6 +69,49 @@ def test_a_figure_that_is_missing_or_not_a_number_never_passes() -> None:
     assert not judged(Gate(metric="bits_per_byte", min_gain=lenient), results).passed
     results["gains"]["rl"]["pass@1"] = {"value": 0.15, "low": math.nan, "high": math.nan}
     assert not judged(Gate(metric="pass@1", min_gain=lenient), results).passed
+
+
+def counted(num: int, correct: tuple[int, int], no_verdict: int = 0, **more: Any) -> dict[str, Any]:
+    """An evaluation of so many problems, by the real interval; those that one model solves, the other solves too."""
+    shares = [count / num for count in correct]
+    differences = [1.0] * (correct[1] - correct[0]) + [0.0] * (num - (correct[1] - correct[0]))
+    rows = [{"value": share, "total": num, "no_verdict": missing}
+            for share, missing in zip(shares, (no_verdict, 0), strict=True)]  # fmt: skip
+    pair = {"pass@1": bootstrap_mean(differences, 0.95, 0)}
+    models = {name: {"pass@1": row} for name, row in zip(("base", "rl"), rows, strict=True)}
+    return {"models": models, "pairwise": {"base->rl": pair}, **more}
+
+
+def test_few_problems_without_a_difference_do_not_show_that_nothing_was_lost() -> None:
+    few = judged(Gate(metric="pass@1", min_gain=-0.02), counted(5, (3, 3)))
+    # the bootstrap of five equal answers is [0, 0]; at 0 of 5 Wilson's interval reaches z^2 / (5 + z^2) = 43.4%
+    assert not few.passed and few.low == pytest.approx(-3.8415 / 8.8415, abs=1e-4)
+    assert few.detail == "5 problems cannot show more"
+    assert judged(Gate(metric="pass@1", min_gain=-0.02), counted(200, (120, 120))).passed  # 3.84 / 203.84 = 1.9%
+    many = judged(Gate(metric="pass@1"), counted(1000, (100, 150)))
+    assert many.passed and many.detail == "" and many.low == pytest.approx(0.037, abs=0.003), "the bootstrap's own"
+
+
+def test_missing_verdicts_on_the_other_model_are_no_gain() -> None:
+    same = judged(Gate(metric="pass@1", min_gain=0.05), counted(1000, (200, 300), no_verdict=100))
+    assert not same.passed and same.gain == pytest.approx(0.1) and same.low < 0.0
+    assert "100 of 1000 problems lack a verdict on base and count as solved" in same.line()
+    assert judged(Gate(metric="pass@1", min_gain=0.05), counted(1000, (200, 300))).passed
+    sampled = {"value": 0.3, "low": 0.25, "high": 0.35}
+    results = evaluation(pairwise={"base->rl": {"maj@k": sampled}})
+    results["models"]["base"]["maj@k"] = {"k": 8, "value": 0.1, "problems": 200, "no_verdict": 40}
+    assert judged(Gate(metric="maj@k", min_gain=0.04), results).low == pytest.approx(0.25 - 40 / 200)
+
+
+def test_a_lower_confidence_than_the_usual_is_told() -> None:
+    line = judged(Gate(metric="pass@1"), counted(100, (10, 20), confidence=0.6)).line()
+    assert "at 60% confidence instead of 95%" in line
+
+
+def test_a_gate_on_a_users_file_finds_its_figures() -> None:
+    row = {"value": 0.2, "low": 0.1, "high": 0.3}
+    results = evaluation(pairwise={"base->rl": {"by_task": {"mine.jsonl": row}}})
+    assert judged(Gate(metric="pass@1", tasks="/data/mine.jsonl"), results).passed
 
 
 def test_an_evaluation_without_the_base_is_refused_even_without_gates() -> None:

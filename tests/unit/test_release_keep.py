@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import doctest
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from configs.describe import recipe_as_yaml
 from configs.errors import UserError
+from configs.judges import own_verifiers
 from configs.load import load_recipe
+from configs.settings.common import TaskSource
 from configs.settings.evaluation import Gate, Keep
 from derivatives import gates
 from derivatives.gates import GateResult, check_gates
@@ -139,6 +144,46 @@ def test_a_judge_that_gave_the_reward_is_refused_by_what_it_is_and_not_by_its_na
     assert "rl.more_rewards[0].verifier=exact" in refusal("evaluate.judge=exact", rewards)
     allowed = load_recipe("math/tiny", ["evaluate.judge=math", "release.allow_same_judge=true"])
     assert allowed.stage("release").allow_same_judge
+
+
+@pytest.mark.parametrize(
+    ("judge", "name"),
+    [("math_verify", "humaneval"), ("exact", "functions/lists"), ("counterpart", "structured/orders")],
+)
+def test_a_judge_that_cannot_read_a_set_is_refused_before_anything_is_trained(judge: str, name: str) -> None:
+    split, count = ("test", "") if name == "humaneval" else ("heldout", ", count: 5")
+    asked = f"evaluate.tasks=[{{name: {name}, split: {split}{count}}}]"
+    assert f"{judge!r} cannot judge {name!r}" in refusal(f"evaluate.judge={judge}", asked, "release.gates=[]")
+
+
+def test_the_verifiers_that_a_users_file_names_count_as_judges(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "2?", "answer": "2", "verifier": "puzzles"}\n\n')
+    assert own_verifiers(TaskSource(name=str(path))) == ("puzzles",), "an empty line is none"
+    path.write_text('{"prompt": "1?", "answer": "1"}\n{"prompt": "2?", "answer": "2", "verifier": "puzzles"}\n'
+                    '{"prefix": "a", "middle": "bcd", "suffix": "e"}\n')  # fmt: skip
+    assert own_verifiers(TaskSource(name=str(path))) == ("math", "puzzles", "fim")
+    assert own_verifiers(TaskSource(name=str(tmp_path / "absent.jsonl"))) == ("math",)
+    own = ["evaluate.judge=null", f"evaluate.tasks=[{{name: {path}, split: all}}]", "release.gates=[]"]
+    assert "'puzzles' (each task set's own) is the reward rl.verifier=puzzles" in refusal(*own, "rl.verifier=puzzles")
+
+
+def test_what_paid_the_model_whose_samples_were_trained_on_is_a_reward_too(tmp_path: Path) -> None:
+    """The teacher is rewarded by `puzzles`, its samples are chosen by `exact`, and the judge is `puzzles`."""
+    pupil = {"id": "pupil", "kind": "sft", "model": "base", "data": ["drawn"], "epochs": 1, "learning_rate": 1e-4}
+    drawn = {"id": "drawn", "kind": "sample", "model": "rl", "data": ["problems"], "verifier": "exact"}
+    raw = yaml.safe_load(recipe_as_yaml(load_recipe("math/tiny")))
+    at = next(place for place, stage in enumerate(raw["stages"]) if stage["id"] == "rl")
+    raw["stages"][at]["verifier"] = "puzzles"
+    raw["stages"][at + 1 : at + 1] = [drawn, pupil]
+    for stage in raw["stages"]:
+        if stage["id"] == "evaluate":
+            stage.update(models=["base", "pupil"], judge="puzzles")
+        if stage["id"] == "release":
+            stage.update(model="pupil", gates=[])
+    (tmp_path / "taught.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(UserError, match="'puzzles' is the reward rl.verifier=puzzles"):
+        load_recipe(str(tmp_path / "taught.yaml"))
 
 
 def test_the_examples_in_docstrings_hold() -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -102,6 +103,32 @@ def test_what_was_asked_otherwise_stands_in_another_column(tmp_path: Path, other
     assert cell_of(table, "base", "sums", "P2").accuracy["value"] == 3 / 4
 
 
+def test_a_set_that_another_verifier_judged_stands_in_another_column(tmp_path: Path) -> None:
+    own = {"results": {"judge": "each set's own"}}
+    one = write_evaluation(tmp_path / "one", {"base": (BASE, {"gsm8k": [RIGHT, WRONG]})}, own)
+    two = write_evaluation(tmp_path / "two", {"base": (BASE, {"gsm8k": [WRONG, WRONG]})}, own,
+                           tasks=[{"name": "gsm8k", "verifier": "math_verify"}])  # fmt: skip
+    table = all_against_all([one, two])
+    assert [(column.judged, column.letter) for column in table.columns] == [("math", "a"), ("math_verify", "b")]
+    assert len(table.cells) == 2 and "judged by math_verify" in draw(table)
+
+
+def test_another_version_of_a_sets_own_verifier_makes_another_column(tmp_path: Path) -> None:
+    places = []
+    for name, version, right in (("one", "1", [RIGHT]), ("two", "2", [WRONG])):
+        made = write_evaluation(tmp_path / name, {"base": (BASE, {"gsm8k": right})},
+                                {"results": {"judge": "each set's own"}})  # fmt: skip
+        release = tmp_path / f"release-{name}"
+        release.mkdir()
+        (release / "evaluation.json").write_text((made / "results.json").read_text())
+        evaluated = {"id": "evaluate", "kind": "evaluate", "config": {"models": ["base"], "tasks": [{"name": "gsm8k"}]},
+                     "verifiers": {"math": {"version": version}}}  # fmt: skip
+        line = {"recipe": "math/made-up", "base": {"name": "small", "digest": BASE}, "stages": [evaluated]}
+        (release / "lineage.json").write_text(json.dumps(line))
+        places.append(release)
+    assert sorted(column.judged for column in all_against_all(places).columns) == ["math 1", "math 2"]
+
+
 def test_other_questions_of_the_same_set_stand_in_another_column(tmp_path: Path) -> None:
     one = write_evaluation(tmp_path / "one", {"base": (BASE, {"sums": [RIGHT]})})
     two = write_evaluation(tmp_path / "two", {"base": (BASE, {"sums": [RIGHT, WRONG]})})
@@ -127,6 +154,9 @@ def test_a_release_and_the_evaluation_that_it_carries_are_one(tmp_path: Path) ->
         ("base: small", ""), ("math/made-up rl", "released"),
     ]  # fmt: skip
     assert cell_of(table, "math/made-up rl", "sums").gain is None  # its answers are not there
+    line = json.loads((release / "lineage.json").read_text()) | {"released": {"model": "base"}}
+    (release / "lineage.json").write_text(json.dumps(line))
+    assert [model.released for model in all_against_all([release]).models] == ["released", ""], "not the last one asked"
 
 
 def test_the_paired_gain_is_the_bootstrap_of_the_differences() -> None:
@@ -248,6 +278,24 @@ def test_the_command_writes_a_page_and_says_what_it_needs(
     ):  # fmt: skip
         assert main(["table", *words]) == 2
         assert why in capsys.readouterr().err, words
+
+
+def test_a_file_that_was_changed_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def launched(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        asked.append(command[-1])
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr("flows.table_command.subprocess.run", launched)
+    path = tmp_path / "mine.jsonl"
+    words = ["table", "--store", str(tmp_path / "store"), "--models", "base=seedling", "again=seedling", "--tasks",
+             str(path), "--out", str(tmp_path / "page.html")]  # fmt: skip
+    for question in ("1 + 1?", "1 + 1?", "1 + 2?"):
+        path.write_text(json.dumps({"prompt": question, "answer": "2"}) + "\n")
+        assert main(words) == 3
+    first, same, other = asked
+    assert first == same != other
 
 
 @pytest.mark.slow

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from configs.errors import UserError
 from flows import serve, server, up
 from flows.cli import main
+from flows.doctor import recorded_server
 from flows.server import lock_database, record_server
 from flows.store import Store
 
@@ -70,6 +74,41 @@ def test_a_named_or_recorded_server_that_is_away(tmp_path: Path, monkeypatch: py
     assert states(Store(tmp_path)) == [("server", "ok")]  # what was recorded is gone
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert states(Store(tmp_path)) == [("server", "fail")]
+
+
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+def test_another_stores_server_at_the_port_of_one_that_was_killed_is_not_taken_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "prefect"
+    home.mkdir()
+    monkeypatch.setattr(server, "configure", lambda home: None)
+    other = HTTPServer(("127.0.0.1", 0), Healthy)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{other.server_port}/api"
+        record_server(home, url)
+        assert server.healthy(url) and states(Store(tmp_path)) == [("server", "fail")]
+        assert recorded_server(home) == url
+        record = json.loads((home / "server.json").read_text())
+        for gone in ({**record, "pid": 2**22 + 1}, {**record, "started": 1}, {**record, "host": "elsewhere"}):
+            (home / "server.json").write_text(json.dumps(gone))  # as after kill -9, or a power cut
+            assert states(Store(tmp_path)) == [("server", "ok")]
+            assert recorded_server(home) is None
+            ours = server.Server(tmp_path)
+            ours.start(may_start=False)
+            assert ours.url is None
+    finally:
+        other.shutdown()
+        other.server_close()
 
 
 def test_the_automation_waits_for_several_heartbeats_and_for_every_way_to_end() -> None:
