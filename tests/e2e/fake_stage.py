@@ -101,7 +101,8 @@ def run(stage_file: StageFile, out: Path) -> None:
     if behaviour == "wait":
         Watchdog(0.2, lambda: "task 't1'").start()
         time.sleep(1.0)
-    product = {"evaluate": "results.json", "corpus": "data/report.json", "release": "release/config.json"}
+    product = {"evaluate": "results.json", "corpus": "data/report.json", "sample": "data/report.json",
+               "release": "release/config.json"}  # fmt: skip
     name = product.get(stage.kind, "model/config.json")
     write_json_atomic(out / name, results(stage.models) if stage.kind == "evaluate" else {"made_by": stage.kind})
     if stage.kind == "release":

@@ -14,7 +14,9 @@ from flows.session import Request
 from tests.e2e.checkpoints import write_base
 
 ROOT = Path(__file__).parents[2]
-MODULES = {kind: "tests.e2e.fake_stage" for kind in ("corpus", "pretrain", "sft", "rl", "evaluate", "release")}
+MODULES = dict.fromkeys(
+    ("corpus", "pretrain", "sft", "sample", "dpo", "rl", "evaluate", "release"), "tests.e2e.fake_stage"
+)
 
 RECIPE = """
 name: fake

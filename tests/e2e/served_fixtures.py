@@ -23,7 +23,6 @@ from flows.supervisor import descendants
 from tests.e2e.flow_fixtures import ROOT, runs, until
 
 PRESET = "math/smoke"
-STAGES = ("problems", "corpus", "pretrain", "sft", "rl", "evaluate", "release")
 FAKES = """
 import os
 if os.environ.get("FAKE_STAGE_STARTS"):
