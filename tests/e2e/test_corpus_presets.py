@@ -68,11 +68,18 @@ def benchmarks(folder: Path) -> None:
 
     long = " ".join(f"unlikely{i}" for i in range(30))
     put("humaneval/HumanEval.jsonl.gz", [{"prompt": f"def one(): {long}", "canonical_solution": "x"}])
-    put("mbpp/mbpp.jsonl", [{"task_id": 11, "text": f"Write two {long}", "code": "x"}])
+    tasks = [{"task_id": 11, "text": f"Write two {long}", "code": "x"}]
+    for i, word in enumerate(WORDS[:10]):  # of the part that may be trained on
+        tasks.append({"task_id": 601 + i, "text": f"Write a function to {word} {i}.", "code": f"def f(x): return x + {i}",
+                      "test_setup_code": "", "test_list": [f"assert f({n}) == {n + i}" for n in range(3)],
+                      "challenge_test_list": []})
+    put("mbpp/mbpp.jsonl", tasks)
     put("gsm8k/test.jsonl", [{"question": f"How many {long}?", "answer": "#### 1"}])
     put("gsm8k/train.jsonl", [{"question": f"How many are {i} and 1?", "answer": f"It is {i + 1}.\n#### {i + 1}"}
                               for i in range(20)])
     put("math/math500.json", [{"prompt": [{"value": f"Which {long}?"}], "final_answer": "1"}])
+    put("ifeval/ifeval.jsonl", [{"prompt": f"Write {long}", "instruction_id_list": ["punctuation:no_comma"],
+                                 "kwargs": [{}]}])
     for name in ("aime24", "aime25"):
         put(f"aime/{name}.jsonl", [{"prompt": f"Prove {name} {long}", "answer": 1}])
 
@@ -121,15 +128,16 @@ def test_a_coder_s_corpora_hold_licensed_code_text_and_mathematics_in_the_publis
         assert code["licence"] == "odc-by" and code["cuts"]["cut_for_fim"] > 0
         assert report["contamination"]["questions"]["humaneval/test"] == 1
     assert built["examples_broad"]["documents"] == 40 and built["examples"]["documents"] == 80
-    assert built["problems"]["documents"] == 15
+    assert built["problems"]["documents"] == 20
 
 
 @pytest.mark.slow
 def test_a_reasoning_model_s_corpora_hold_right_traces_and_problems(
     hub: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:
-    built = corpora(capsys, "reasoning/7b", "--set", "problems.sources[*].count=5")
+    built = corpora(capsys, "reasoning/7b", "--set", "problems.sources[*].count=5",
+                    "--set", "problems_math_code.sources[*].count=5")
     assert built["examples"]["sources"]["openr1_math_traces"]["dropped"] == {"no_worked_solution": 4}
     first = json.loads(Path(built["examples"]["product"]).read_text().splitlines()[0])
     assert "<think>" in first["completion"]
-    assert built["problems_math"]["documents"] == 40 and built["problems"]["documents"] == 15
+    assert built["problems_math_code"]["documents"] == 35 and built["problems"]["documents"] == 45
