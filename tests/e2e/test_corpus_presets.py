@@ -70,8 +70,8 @@ def benchmarks(folder: Path) -> None:
     put("humaneval/HumanEval.jsonl.gz", [{"prompt": f"def one(): {long}", "canonical_solution": "x"}])
     tasks = [{"task_id": 11, "text": f"Write two {long}", "code": "x"}]
     for i, word in enumerate(WORDS[:10]):  # of the part that may be trained on
-        tasks.append({"task_id": 601 + i, "text": f"Write a function to {word} {i}.", "code": f"def f(x): return x + {i}",
-                      "test_setup_code": "", "test_list": [f"assert f({n}) == {n + i}" for n in range(3)],
+        tasks.append({"task_id": 601 + i, "text": f"Write a function to {word} {i}.", "test_setup_code": "",
+                      "code": f"def f(x): return x + {i}", "test_list": [f"assert f({n}) == {n + i}" for n in range(3)],
                       "challenge_test_list": []})
     put("mbpp/mbpp.jsonl", tasks)
     put("gsm8k/test.jsonl", [{"question": f"How many {long}?", "answer": "#### 1"}])

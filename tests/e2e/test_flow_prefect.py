@@ -92,7 +92,8 @@ def test_a_lost_prefect_server_does_not_end_the_run(tmp_path: Path) -> None:
 
 def hangs(store: Path) -> bool:
     """Whether a stage's child has said who it is; `os.walk` passes over folders that are renamed meanwhile."""
-    return any((Path(folder) / "grandchild").read_text() for folder, _, names in os.walk(store) if "grandchild" in names)
+    found = [Path(folder, "grandchild") for folder, _, names in os.walk(store) if "grandchild" in names]
+    return any(path.read_text() for path in found)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
