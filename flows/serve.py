@@ -33,6 +33,8 @@ from flows.supervisor import Supervised
 STOP_GRACE_S = 8.0
 ENDING_S = STOP_GRACE_S + 7.0
 RENEW_EVERY_S = 60.0
+LOOK_FOR_RUNS_S = 3
+"""Between two looks for runs that were asked for; Prefect's own 10 s are most of what a click would wait."""
 
 
 def serve_presets(store: Store, port: int, limit: int = 1, automations: Sequence[str] = ()) -> int:
@@ -52,6 +54,7 @@ def serve_presets(store: Store, port: int, limit: int = 1, automations: Sequence
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), *_paths()]))
     # Runs are processes without a terminal of ours: their log lines go to the server and to this console.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
+    os.environ.setdefault("PREFECT_RUNNER_POLL_FREQUENCY", str(LOOK_FOR_RUNS_S))
     configure(home)
     os.environ["PREFECT_API_URL"] = url
     page = url.removesuffix("/api")
