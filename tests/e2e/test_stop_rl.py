@@ -59,7 +59,7 @@ def test_a_stop_of_rl_keeps_the_step_before_it_or_the_one_that_it_ends_and_chang
     said = stop_after(start(given, stopped, 600.0), stopped, 2)  # with patience: the step comes to its end
     assert "stopped after step" in said and "with a checkpoint" in said
     (first,) = checkpoint.steps(stopped)
-    assert first >= 3
+    assert first >= 2  # or more: the signal may come when the next step has begun
     said = stop_after(start(given, stopped, 0.001), stopped, first + 1)  # with none: within the step
     assert f"of {NUM_STEPS}, with a checkpoint" in said
     second = checkpoint.steps(stopped)[-1]
