@@ -139,13 +139,15 @@ def test_plan_lists_the_stages_and_writes_nothing(tmp_path: Path, capsys: pytest
         "corpus",
         "pretrain",
         "examples",
+        "known",
+        "rehearsal",
         "sft",
         "problems",
         "rl",
         "evaluate",
         "release",
     ]
-    assert planned[3]["command"][1:3] == ["-m", "derivatives.sft"]
+    assert planned[5]["command"][1:3] == ["-m", "derivatives.sft"]
     assert {stage["state"] for stage in planned} == {"to build"}
     assert not (tmp_path / "store").exists()
 
