@@ -177,7 +177,7 @@ def test_a_dry_run_shows_the_budget_as_differences_and_builds_nothing(screen: Sc
     found = screen.artifact("dry-run", run)
     assert found is not None
     assert "| `rl.verifier` | `\"math\"` | `\"exact\"` |" in found["data"]
-    assert "| `rl.steps` | `100` | `36` |" in found["data"] and "--budget '100 steps'" in found["data"]
+    assert "| `rl.steps` | `90` | `34` |" in found["data"] and "--budget '100 steps'" in found["data"]
     screen.go(f"artifacts/artifact/{found['id']}")
     expect(screen.page.get_by_role("cell", name="rl.steps")).to_be_visible()
     screen.shot("06-dry-run")

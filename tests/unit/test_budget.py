@@ -157,11 +157,11 @@ def test_steps_of_a_preset_come_to_the_budget(tmp_path: Path) -> None:
     asked = Request("math/tiny", budget="100 steps", machine="cpu", store=str(tmp_path))
     plan, fitted = resolve(asked, Store(tmp_path), load_machine("cpu"))
     assert fitted is not None
-    # 31 steps of pretrain, 144 of sft where all that is asked gives an example, 100 of rl: 275, each times 100/275, in
-    # whole steps: 11 of 8,192 tokens, 53 of 32 examples out of 1,150, and 36.
-    assert fitted.overrides == ("pretrain.num_tokens=90112", "sft.epochs=1.47478", "rl.steps=36")
-    assert plan.recipe.stage("rl").steps == 36  # type: ignore[union-attr]
-    assert fitted.said.startswith("budget 100 steps: the preset's 275 steps times 0.364: ")
+    # 31 steps of pretrain, 144 of sft where all that is asked gives an example, 90 of rl: 265, each times 100/265, in
+    # whole steps: 12 of 8,192 tokens, 54 of 32 examples out of 1,150, and 34.
+    assert fitted.overrides == ("pretrain.num_tokens=98304", "sft.epochs=1.5026", "rl.steps=34")
+    assert plan.recipe.stage("rl").steps == 34  # type: ignore[union-attr]
+    assert fitted.said.startswith("budget 100 steps: the preset's 265 steps times 0.377: ")
     _, alone = resolve(replace(asked, until=("sft",)), Store(tmp_path), load_machine("cpu"))
     assert alone is not None and alone.overrides == ("pretrain.num_tokens=147456", "sft.epochs=2.28173")  # 18, 82
 
