@@ -161,7 +161,7 @@ def test_another_base_forgets_the_commit_of_the_first(tmp_path: Path) -> None:
         ("evaluate.tasks=[]", ["evaluate.tasks: [] ", "at least 1 item"]),
         ("corpus.decontaminate[0].count=1", ["corpus.decontaminate[0].count: ", "not a list"]),
         ("corpus.kind=corups", ["corpus.kind: 'corups' is no stage kind", "did you mean 'corpus'?"]),
-        ("rl.steps.x=3", ["rl.steps.x: steps holds '100'", "allowed: steps itself"]),
+        ("rl.steps.x=3", ["rl.steps.x: steps holds '90'", "allowed: steps itself"]),
         ("rl[0].steps=3", ["rl[0].steps: a stage is no list"]),
         ("stages[0].id=x", ["stages[0].id: "]),
         ("corpus.sources[0][1]=x", ["corpus.sources[0][1]: ", "not a list"]),
