@@ -104,7 +104,7 @@ def test_an_expanded_recipe_that_is_written_and_read_again_stays_the_same(tmp_pa
     recipe = tiny()
     (tmp_path / "again.yaml").write_text(recipe_as_yaml(recipe))
     assert load_recipe(str(tmp_path / "again.yaml")) == recipe
-    with pytest.raises(UserError, match="rl_control_random.steps: 100 differs from rl's 9"):
+    with pytest.raises(UserError, match="rl_control_random.steps: 90 differs from rl's 9"):
         load_recipe(str(tmp_path / "again.yaml"), ["rl.steps=9"])
     forked = ["rl.steps=9", f"rl.fork={{artifact: {'a' * 64}, step: 3}}"]  # from a run whose controls are there
     assert load_recipe(str(tmp_path / "again.yaml"), forked).stage("rl").steps == 9
@@ -136,7 +136,7 @@ def test_a_stage_that_is_there_may_be_declared_a_control() -> None:
         (["controls=[{of: rl, arm: format, verifier: math}]"], "'math' was given with control format; allowed:"),
         (["controls=[{of: rl, arm: coin}]"], "controls[0].arm: 'coin' is not among the choices"),
         (["controls=[{of: rl, arm: random}, {of: rl, arm: random}]"], "is the stage of another control"),
-        ([THREE, "rl_control_random.steps=3"], "rl_control_random.steps: 3 differs from rl's 100"),
+        ([THREE, "rl_control_random.steps=3"], "rl_control_random.steps: 3 differs from rl's 90"),
         ([THREE, "rl_control_random.model=base"], "base is where it starts from, rl starts from sft"),
         ([THREE, "release.model=rl_control_random"], "a control that was paid without a right answer"),
         (["rl.verifier=control_random"], "knows no right answer and is for controls alone"),
